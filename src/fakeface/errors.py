@@ -1,0 +1,41 @@
+"""Errors a user can mend, and how they end a command: one sentence, no traceback."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_SYSTEM_ERRORS = {
+    errno.ENOSPC: "no space is left on the disk; free some and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
+    errno.EACCES: "permission is denied; make it readable and writable for you and run the same command again",
+    errno.EPERM: "the operation is not permitted; check the owner and mode of the file",
+    errno.EROFS: "the file system is read-only; use a writable folder",
+    errno.ENOENT: "there is no such file or folder; check the path",
+    errno.EISDIR: "a file is expected there, and it is a folder; move the folder away",
+    errno.ENOTDIR: "a folder is expected there, and part of the path is a file; move the file away",
+}
+
+
+class UserError(Exception):
+    """Something the user can mend; its text is one sentence that names what is wrong and what to do."""
+
+
+@contextmanager
+def one_sentence_errors() -> Iterator[None]:
+    """End the process with exit code 1 and one sentence for a UserError or an error of the operating system."""
+    try:
+        yield
+    except UserError as error:
+        _exit_with(str(error))
+    except OSError as error:
+        if error.errno not in _SYSTEM_ERRORS:
+            raise
+        _exit_with(f"{error.filename or 'A file'}: {_SYSTEM_ERRORS[error.errno]}.")
+
+
+def _exit_with(sentence: str) -> None:
+    print(f"fakeface: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
+    raise SystemExit(1)
