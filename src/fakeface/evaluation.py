@@ -1,0 +1,406 @@
+"""Scores and labels in, metrics out.
+
+A score is the probability of fake, in [0, 1]; fake (1) is the positive class; `score >= threshold` is the answer fake.
+Nothing here is fitted: threshold and calibration come from `fakeface.calibration`, which sees validation rows alone.
+What a set cannot define (a ROC curve of real faces only) is left out of its metrics, so that no NaN reaches a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fakeface import FAKE, LABELS, REAL
+from fakeface.errors import UserError
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Floats: TypeAlias = npt.NDArray[np.float64]
+Interval: TypeAlias = dict[str, float]
+
+PROBABILITY_CLIP = 1e-7  # Keras' epsilon, so that a loss here is the loss that training prints
+CALIBRATION_BINS = 15  # as in Guo et al. 2017, "On Calibration of Modern Neural Networks"
+FALSE_POSITIVE_RATES = {"tpr_at_1_fpr": 0.01, "tpr_at_5_fpr": 0.05}
+QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
+CONFIDENCE = 0.95
+_NORMAL_QUANTILE = 1.959963984540054  # of 0.975: a two-sided 95 % interval
+_CHUNK_ENTRIES = 500_000  # resampled weights held at once: 4 MB, about a core's cache
+_ROUNDING = 1e-9  # a rate that equals a bound up to rounding has met it
+
+
+def checked_rows(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Ints, Floats]:
+    """Labels (N,) as int64 and scores (N,) as float64.
+
+    Raises ValueError for unequal or wrong shapes, labels beyond 0 and 1 or scores beyond [0, 1]; UserError for no row
+    at all and for scores that are not finite.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
+    if labels.ndim != 1 or labels.shape != scores.shape:
+        raise ValueError(f"labels {labels.shape} and scores {scores.shape} must be one-dimensional and of one length")
+    if labels.size == 0:
+        raise UserError("There is no score to evaluate; check that the evaluated sources hold images.")
+    if not np.isin(labels, (REAL, FAKE)).all():
+        raise ValueError("labels must be 0 (real) or 1 (fake)")
+    broken = int(np.count_nonzero(~np.isfinite(scores)))
+    if broken:
+        raise UserError(
+            f"{broken} of {scores.size} scores are not finite, so the model has diverged; train again with a lower lr."
+        )
+    if scores.min() < 0 or scores.max() > 1:
+        raise ValueError("scores must be probabilities in [0, 1]")
+    return labels.astype(np.int64), scores
+
+
+def macro_weights(labels: npt.ArrayLike, sources: Sequence[str] | None = None) -> Floats:
+    """Weights (N,) of sum 1 under which both classes weigh the same, and so do the sources inside a class.
+
+    Without `sources` only the classes are balanced. Under these weights accuracy is balanced accuracy, and a constant
+    answer gets 0.5 (1.0 where there is only one class).
+    """
+    labels = np.asarray(labels, np.int64)
+    cell_of_row, class_of_cell, sizes = _cells(labels, sources)
+    cells_per_class = np.bincount(class_of_cell, minlength=2)
+    weight_of_cell = 1 / (sizes * cells_per_class[class_of_cell] * np.count_nonzero(cells_per_class))
+    return np.asarray(weight_of_cell[cell_of_row], np.float64)
+
+
+def binary_metrics(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, weights: npt.ArrayLike | None = None
+) -> dict[str, float]:
+    """Metrics of scores (N,) against labels (N,), optionally with a weight for each row.
+
+    Always: accuracy, loss (log loss, natural logarithm), brier (Brier 1950), ece, n_real, n_fake; real_accuracy and
+    fake_accuracy for the classes present; with both classes also balanced_accuracy, roc_auc, average_precision and
+    tpr_at_1_fpr, tpr_at_5_fpr (the highest share of fakes caught while at most 1 % or 5 % of the reals are accused).
+    """
+    labels, scores = checked_rows(labels, scores)
+    weights = np.ones(scores.size) if weights is None else np.asarray(weights, np.float64)
+    correct = (scores >= threshold) == labels
+    real, fake = labels == REAL, labels == FAKE
+    metrics: dict[str, float] = {
+        "accuracy": float(np.average(correct, weights=weights)),
+        "loss": float(np.average(_log_losses(labels, scores), weights=weights)),
+        "brier": float(np.average((scores - labels) ** 2, weights=weights)),
+        "ece": expected_calibration_error(labels, scores, weights),
+        "n_real": int(real.sum()),
+        "n_fake": int(fake.sum()),
+    }
+    if real.any():
+        metrics["real_accuracy"] = float(np.average(correct[real], weights=weights[real]))
+    if fake.any():
+        metrics["fake_accuracy"] = float(np.average(correct[fake], weights=weights[fake]))
+    if real.any() and fake.any():
+        metrics["balanced_accuracy"] = (metrics["real_accuracy"] + metrics["fake_accuracy"]) / 2
+        metrics |= _ranking_metrics(labels, scores, weights)
+    return metrics
+
+
+def _ranking_metrics(labels: Ints, scores: Floats, weights: Floats) -> dict[str, float]:
+    from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+    false_rates, true_rates, _ = roc_curve(labels, scores, sample_weight=weights, drop_intermediate=False)
+    return {
+        "roc_auc": float(roc_auc_score(labels, scores, sample_weight=weights)),
+        "average_precision": float(average_precision_score(labels, scores, sample_weight=weights)),
+    } | {
+        name: float(true_rates[false_rates <= bound + _ROUNDING].max()) for name, bound in FALSE_POSITIVE_RATES.items()
+    }
+
+
+def _log_losses(labels: Ints, scores: Floats) -> Floats:
+    likelihood = np.where(labels == FAKE, scores, 1 - scores)
+    return np.asarray(-np.log(np.clip(likelihood, PROBABILITY_CLIP, 1 - PROBABILITY_CLIP)), np.float64)
+
+
+def expected_calibration_error(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None
+) -> float:
+    """Mean over the rows of |share of fakes − mean score| in the row's bin, in [0, 1].
+
+    15 equal-width bins [k/15, (k+1)/15) of the probability of fake: Naeini et al. 2015, "Obtaining Well Calibrated
+    Probabilities Using Bayesian Binning", with the bin count of Guo et al. 2017.
+    """
+    labels, scores = checked_rows(labels, scores)
+    weights = np.ones(scores.size) if weights is None else np.asarray(weights, np.float64)
+    gaps = np.bincount(_bins(scores), weights=weights * (labels - scores), minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / weights.sum())
+
+
+def _bins(scores: Floats) -> Ints:
+    return np.minimum((scores * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+
+
+def reliability_rows(labels: npt.ArrayLike, scores: npt.ArrayLike) -> list[dict[str, float]]:
+    """For each of the 15 score bins that holds a row: low, high (its edges), mean_score, fake_share, n."""
+    labels, scores = checked_rows(labels, scores)
+    bins = _bins(scores)
+    return [
+        {
+            "low": k / CALIBRATION_BINS,
+            "high": (k + 1) / CALIBRATION_BINS,
+            "mean_score": float(scores[bins == k].mean()),
+            "fake_share": float(labels[bins == k].mean()),
+            "n": int((bins == k).sum()),
+        }
+        for k in np.unique(bins)
+    ]
+
+
+def bootstrap_intervals(  # noqa: PLR0913 - the set, what is done with it, and the drawing
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    threshold: float,
+    *,
+    sources: Sequence[str] | None = None,
+    weights: npt.ArrayLike | None = None,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """95 % percentile bootstrap intervals (Efron 1979) {metric: {"low", "high"}} of `binary_metrics`' metrics.
+
+    Rows are redrawn inside each class, and inside each source where `sources` (N,) are given, so that the counts of the
+    evaluated set stay what they are. The same arguments give the same numbers. A rate of exactly 0 or 1 has an interval
+    of no width (`per_source` states Wilson's instead), and a resample's ece is larger than the set's, by its noise.
+    """
+    labels, scores = checked_rows(labels, scores)
+    weights = np.ones(scores.size) if weights is None else np.asarray(weights, np.float64)
+    cell_of_row, _, sizes = _cells(labels, sources)
+    order = np.argsort(-scores, kind="stable")
+    labels, scores, weights, cell_of_row = labels[order], scores[order], weights[order], cell_of_row[order]
+    rows_of_cell = [np.flatnonzero(cell_of_row == cell) for cell in range(sizes.size)]
+    rng = np.random.default_rng(seed)
+    chunk = max(1, _CHUNK_ENTRIES // scores.size)
+    parts = []
+    for start in range(0, resamples, chunk):
+        drawn = _resampled_weights(rows_of_cell, min(chunk, resamples - start), weights, rng)
+        parts.append(metrics_by_weights(labels, scores, threshold, drawn))
+    tail = (1 - CONFIDENCE) / 2
+    intervals = {}
+    for name in parts[0]:
+        low, high = np.quantile(np.concatenate([part[name] for part in parts]), (tail, 1 - tail))
+        intervals[name] = {"low": float(low), "high": float(high)}
+    return intervals
+
+
+def _resampled_weights(rows_of_cell: list[Ints], count: int, weights: Floats, rng: np.random.Generator) -> Floats:
+    """Weights (count, N): how often each row is drawn, with replacement inside its cell, times its own weight."""
+    drawn = np.empty((count, weights.size))
+    for rows in rows_of_cell:
+        picks = rng.integers(0, rows.size, size=(count, rows.size)) + np.arange(count)[:, None] * rows.size
+        drawn[:, rows] = np.bincount(picks.ravel(), minlength=count * rows.size).reshape(count, rows.size)
+    return drawn * weights
+
+
+def metrics_by_weights(labels: Ints, scores: Floats, threshold: float, weights: Floats) -> dict[str, Floats]:
+    """`binary_metrics` for many weightings (K, N) of the same rows at once, each metric as (K,).
+
+    The rows must be sorted by falling score. This is what makes a thousand resamples cheap: one sort serves them all.
+    """
+    fake = labels == FAKE
+    correct = (scores >= threshold) == labels
+    totals = weights.sum(axis=1)
+    terms = np.stack([correct, _log_losses(labels, scores), (scores - labels) ** 2], axis=1)
+    sums = weights @ terms
+    gaps = weights @ (np.eye(CALIBRATION_BINS)[_bins(scores)] * (labels - scores)[:, None])
+    metrics = {
+        "accuracy": sums[:, 0] / totals,
+        "loss": sums[:, 1] / totals,
+        "brier": sums[:, 2] / totals,
+        "ece": np.abs(gaps).sum(axis=1) / totals,
+    }
+    for name, rows in (("real_accuracy", ~fake), ("fake_accuracy", fake)):
+        if rows.any():
+            metrics[name] = (weights @ (correct & rows).astype(float)) / (weights @ rows.astype(float))
+    if fake.any() and not fake.all():
+        metrics["balanced_accuracy"] = (metrics["real_accuracy"] + metrics["fake_accuracy"]) / 2
+        metrics |= _ranking_metrics_by_weights(fake, scores, weights)
+    return metrics
+
+
+def _ranking_metrics_by_weights(fake: npt.NDArray[np.bool_], scores: Floats, weights: Floats) -> dict[str, Floats]:
+    """ROC AUC by trapezoids, average precision by steps, and TPR under a bound of the FPR; equal scores move as one."""
+    caught = np.cumsum(weights * fake, axis=1)
+    alarms = np.cumsum(weights, axis=1) - caught
+    ends = np.append(np.flatnonzero(np.diff(scores)), scores.size - 1)
+    if ends.size < scores.size:
+        caught, alarms = caught[:, ends], alarms[:, ends]
+    fakes, reals = caught[:, -1], alarms[:, -1]
+    new_caught = np.diff(caught, axis=1, prepend=0)
+    new_alarms = np.diff(alarms, axis=1, prepend=0)
+    precision = caught / np.maximum(caught + alarms, np.finfo(float).tiny)
+    metrics = {
+        "roc_auc": (new_alarms * (caught - new_caught / 2)).sum(axis=1) / (fakes * reals),
+        "average_precision": (new_caught * precision).sum(axis=1) / fakes,
+    }
+    for name, bound in FALSE_POSITIVE_RATES.items():
+        allowed = (alarms <= (bound + _ROUNDING) * reals[:, None]).sum(axis=1)
+        reached = np.take_along_axis(caught, np.maximum(allowed - 1, 0)[:, None], axis=1)[:, 0]
+        metrics[name] = np.where(allowed > 0, reached, 0) / fakes
+    return metrics
+
+
+def _cells(labels: Ints, sources: Sequence[str] | None) -> tuple[Ints, Ints, Ints]:
+    """Each row's cell (class within source), each cell's class, and each cell's size."""
+    source_of_row = np.zeros(labels.size, np.int64)
+    if sources is not None:
+        if len(sources) != labels.size:
+            raise ValueError(f"{len(sources)} sources for {labels.size} labels")
+        source_of_row = np.unique(np.asarray(sources, dtype=str), return_inverse=True)[1]
+    cells, cell_of_row, sizes = np.unique(source_of_row * 2 + labels, return_inverse=True, return_counts=True)
+    return cell_of_row, cells % 2, sizes
+
+
+def wilson_interval(correct: int, n: int) -> Interval:
+    """95 % interval of a proportion, of use at 0 and 1 too (Wilson 1927)."""
+    share, z2 = correct / n, _NORMAL_QUANTILE**2
+    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = _NORMAL_QUANTILE * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return {"low": max(0.0, float(centre - half)), "high": min(1.0, float(centre + half))}
+
+
+def per_source(
+    sources: Sequence[str], labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float
+) -> dict[str, dict[str, Any]]:
+    """A row for each source, by name: label, n, accuracy with Wilson's interval, mean score and score quantiles.
+
+    `label` is "real", "fake", or "both" for a source that mixes them.
+    """
+    labels, scores = checked_rows(labels, scores)
+    names = np.asarray(sources, dtype=str)
+    correct = (scores >= threshold) == labels
+    return {
+        str(name): _source_row(labels[names == name], scores[names == name], correct[names == name])
+        for name in np.unique(names)
+    }
+
+
+def _source_row(labels: Ints, scores: Floats, correct: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    present = [name for name, label in LABELS.items() if (labels == label).any()]
+    return {
+        "label": present[0] if len(present) == 1 else "both",
+        "n": int(labels.size),
+        "accuracy": float(correct.mean()),
+        "interval": wilson_interval(int(correct.sum()), labels.size),
+        "mean_score": float(scores.mean()),
+        "quantiles": {name: float(np.quantile(scores, level)) for name, level in QUANTILES.items()},
+    }
+
+
+def per_pair(
+    sources: Sequence[str], labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float
+) -> dict[str, dict[str, float]]:
+    """`binary_metrics` of each source of real faces against each source of fakes, named "REAL vs FAKE".
+
+    This is where a generator shows that is missed, or a camera that is taken for one: pooling hides both.
+    """
+    labels, scores = checked_rows(labels, scores)
+    names = np.asarray(sources, dtype=str)
+    pairs = {}
+    for real in np.unique(names[labels == REAL]):
+        for fake in np.unique(names[labels == FAKE]):
+            rows = ((names == real) & (labels == REAL)) | ((names == fake) & (labels == FAKE))
+            pairs[f"{real} vs {fake}"] = binary_metrics(labels[rows], scores[rows], threshold)
+    return pairs
+
+
+def pooled_and_macro(
+    sources: Sequence[str],
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    threshold: float,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """{"pooled", "macro"}: `binary_metrics` and their "interval" over all rows, and with `macro_weights`.
+
+    `constant_answer_accuracy` is what the better of "always real" and "always fake" would get: an accuracy near it says
+    nothing. Pooled it is the larger class's share; macro it is 0.5.
+    """
+    labels, scores = checked_rows(labels, scores)
+    summaries = {}
+    for name, weights in (("pooled", np.ones(labels.size)), ("macro", macro_weights(labels, sources))):
+        fake_share = float(np.average(labels, weights=weights))
+        summaries[name] = binary_metrics(labels, scores, threshold, weights) | {
+            "constant_answer_accuracy": round(max(fake_share, 1 - fake_share), 12),
+            "interval": bootstrap_intervals(labels, scores, threshold, sources=sources, weights=weights, seed=seed),
+        }
+    return summaries
+
+
+def evaluation_report(
+    sources: Sequence[str],
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    threshold: float,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All of one evaluated set, ready for JSON: threshold, generalization (pooled), macro, sources and pairs.
+
+    `sources`, `labels` and `scores` are (N,); see `pooled_and_macro`, `per_source` and `per_pair` for the parts.
+    """
+    summaries = pooled_and_macro(sources, labels, scores, threshold, seed)
+    return {
+        "threshold": float(threshold),
+        "generalization": summaries["pooled"],
+        "macro": summaries["macro"],
+        "sources": per_source(sources, labels, scores, threshold),
+        "pairs": per_pair(sources, labels, scores, threshold),
+    }
+
+
+def unsure_rows(scores: npt.ArrayLike, low: float, high: float) -> npt.NDArray[np.bool_]:
+    """True (N,) where a score lies in the unsure band [low, high]; a band of no width holds no score."""
+    scores = np.asarray(scores, np.float64)
+    return (scores >= low) & (scores <= high) & (low < high)
+
+
+def coverage(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, low: float, high: float
+) -> dict[str, float]:
+    """What an unsure band [low, high], chosen elsewhere (`calibration.fit_unsure_band`), does to these rows.
+
+    `coverage` is the share of rows that get an answer, in [0, 1]; accuracy and balanced_accuracy, where defined, are
+    those of the answers; real_coverage and fake_coverage are each class's own share.
+    """
+    labels, scores = checked_rows(labels, scores)
+    sure = ~unsure_rows(scores, low, high)
+    row: dict[str, float] = {"coverage": float(sure.mean()), "n_answered": int(sure.sum())}
+    for name, label in LABELS.items():
+        if (labels == label).any():
+            row[f"{name}_coverage"] = float(sure[labels == label].mean())
+    if sure.any():
+        answered = binary_metrics(labels[sure], scores[sure], threshold)
+        row |= {name: answered[name] for name in ("accuracy", "balanced_accuracy") if name in answered}
+    return row
+
+
+def roc_points(labels: npt.ArrayLike, scores: npt.ArrayLike, max_points: int = 200) -> list[dict[str, float]]:
+    """At most `max_points` rows fpr, tpr, threshold of the ROC curve, (0, 0) and (1, 1) among them.
+
+    The points that stay are spread evenly along the curve. Empty where there is only one class.
+    """
+    labels, scores = checked_rows(labels, scores)
+    if labels.min() == labels.max():
+        return []
+    from sklearn.metrics import roc_curve
+
+    false_rates, true_rates, thresholds = roc_curve(labels, scores)
+    length = np.append(0, np.cumsum(np.diff(false_rates) + np.diff(true_rates)))
+    stops = np.linspace(0, length[-1], min(max_points, length.size))
+    kept = np.unique(np.searchsorted(length, stops - _ROUNDING).clip(0, length.size - 1))
+    thresholds = np.minimum(thresholds, 1.0)  # the first is infinite, "above every score": not a number for a file
+    return [
+        {"fpr": float(false_rates[i]), "tpr": float(true_rates[i]), "threshold": float(thresholds[i])} for i in kept
+    ]
+
+
+def confusion_rows(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> list[dict[str, str]]:
+    """One row an image, actual and predicted, each "real" or "fake": what DVC's confusion plot counts."""
+    labels, scores = checked_rows(labels, scores)
+    names = {label: name for name, label in LABELS.items()}
+    answers = (scores >= threshold).astype(int)
+    return [
+        {"actual": names[int(actual)], "predicted": names[int(answer)]}
+        for actual, answer in zip(labels, answers, strict=True)
+    ]

@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fakeface.calibration import (
+    SLOPE_BOUNDS,
+    Calibration,
+    fit_calibration,
+    fit_slope_and_bias,
+    fit_threshold,
+    fit_unsure_band,
+    logit,
+    sigmoid,
+)
+from fakeface.errors import UserError
+from fakeface.evaluation import binary_metrics, coverage, expected_calibration_error
+
+
+def drawn_rows(n: int, slope: float, bias: float, seed: int = 0) -> tuple[Any, Any]:
+    """Labels and a model's scores whose true calibration is sigmoid(slope · logit(score) + bias)."""
+    rng = np.random.default_rng(seed)
+    scores = sigmoid(rng.normal(scale=2, size=n))
+    return (rng.random(n) < sigmoid(slope * logit(scores) + bias)).astype(int), scores
+
+
+def fitted(labels: Any, scores: Any, **settings: Any) -> Calibration:
+    return fit_calibration(["valid"] * len(labels), ["ffhq"] * len(labels), labels, scores, **settings)
+
+
+def test_slope_and_bias_are_found_again() -> None:
+    labels, scores = drawn_rows(40_000, slope=0.5, bias=0.0)
+    slope, bias = fit_slope_and_bias(labels, scores)
+    assert slope == pytest.approx(0.5, abs=0.02)
+    assert bias == pytest.approx(0, abs=0.03)
+
+
+def test_calibration_mends_an_overconfident_model_on_other_rows() -> None:
+    labels, scores = drawn_rows(4000, slope=0.4, bias=0.0)
+    later_labels, later_scores = drawn_rows(4000, slope=0.4, bias=0.0, seed=1)
+    calibrated = fitted(labels, scores).apply(later_scores)
+    assert expected_calibration_error(later_labels, later_scores) > 0.1
+    assert expected_calibration_error(later_labels, calibrated) < 0.03
+    before, after = (binary_metrics(later_labels, values, 0.5) for values in (later_scores, calibrated))
+    assert after["loss"] < before["loss"]
+    assert after["roc_auc"] == pytest.approx(before["roc_auc"])
+
+
+def test_class_counts_do_not_move_the_calibration() -> None:
+    labels, scores = drawn_rows(8000, slope=1.0, bias=0.0)
+    rare = (labels == 1) | (np.arange(8000) % 10 == 0)
+    balanced, imbalanced = fitted(labels, scores), fitted(labels[rare], scores[rare])
+    assert imbalanced.bias == pytest.approx(balanced.bias, abs=0.25)  # the log of the odds of the counts is 2.3
+    assert imbalanced.slope == pytest.approx(balanced.slope, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "expected"),
+    [
+        ([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9], 0.4),  # the whole gap between the classes is as good: its middle
+        ([0, 1, 0, 1], [0.1, 0.2, 0.5, 0.9], 0.7),  # two plateaus of equal quality: the wider
+        ([0, 1, 0, 1], [0.2, 0.3, 0.7, 0.8], 0.25),  # of equal width and equally far from 0.5: the lower
+        ([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.9], 0.5),  # a real and a fake at one score: both sides are one plateau
+        ([0, 0, 0], [0.1, 0.2, 0.3], 0.5),
+        ([1, 1], [0.1, 0.2], 0.5),
+    ],
+)
+def test_threshold_is_the_middle_of_the_widest_best_plateau(labels: Any, scores: Any, expected: float) -> None:
+    assert fit_threshold(labels, scores) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_other_threshold_is_better(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, scores = rng.integers(0, 2, 60), rng.random(60).round(2)
+    best = binary_metrics(labels, scores, fit_threshold(labels, scores))["balanced_accuracy"]
+    tried = [binary_metrics(labels, scores, t)["balanced_accuracy"] for t in np.unique(scores)]
+    assert best == pytest.approx(max(tried))
+
+
+def test_threshold_is_not_fooled_by_a_large_class() -> None:
+    labels = np.repeat([0, 1], [50, 950])
+    scores = np.concatenate([np.linspace(0, 0.6, 50), np.linspace(0.4, 1, 950)])
+    assert 0.39 < fit_threshold(labels, scores) < 0.61
+
+
+def test_unsure_band_reaches_the_target_and_no_further() -> None:
+    labels, scores = drawn_rows(4000, slope=1.0, bias=0.0)
+    low, high = fit_unsure_band(labels, scores, 0.5, 0.95)
+    assert low < 0.5 < high
+    assert low == pytest.approx(1 - high)  # as far in logits on both sides of 0.5
+    reached = coverage(labels, scores, 0.5, low, high)
+    assert reached["accuracy"] == pytest.approx(0.95, abs=0.01)
+    narrower = coverage(labels, scores, 0.5, low + 0.05, high - 0.05)
+    assert narrower["accuracy"] < 0.95
+    assert 0.2 < reached["coverage"] < narrower["coverage"]
+
+
+def test_unsure_band_of_a_perfect_and_of_a_hopeless_model() -> None:
+    assert fit_unsure_band([0, 1], [0.2, 0.8], 0.5) == (0.5, 0.5)
+    assert fit_unsure_band([0, 1], [0.8, 0.2], 0.5) == (0.0, 1.0)
+    assert Calibration(unsure_low=0.0, unsure_high=1.0).unsure([0.0, 0.5, 1.0]).all()
+    assert not Calibration().unsure([0.0, 0.5, 1.0]).any()
+
+
+def test_unsure_band_is_by_hand_the_wrong_answers_nearest_to_the_threshold() -> None:
+    labels, scores = [0, 0, 0, 1, 1, 1], [0.05, 0.2, 0.6, 0.45, 0.8, 0.95]
+    low, high = fit_unsure_band(labels, scores, 0.5, 1.0)
+    edge = float(sigmoid((logit(0.6) + logit(0.8)) / 2))
+    assert (low, high) == pytest.approx((1 - edge, edge))
+
+
+def test_separated_classes_keep_bounded_parameters_and_perfect_answers() -> None:
+    labels, scores = np.repeat([0, 1], 500), np.repeat([0.0, 1.0], 500)
+    calibration = fitted(labels, scores)
+    assert SLOPE_BOUNDS[0] <= calibration.slope <= SLOPE_BOUNDS[1]
+    calibrated = calibration.apply(scores)
+    assert binary_metrics(labels, calibrated, calibration.threshold)["accuracy"] == 1
+    assert calibrated.max() == pytest.approx(501 / 502, abs=1e-4)  # Platt's target: no certainty out of 500 rows
+    close = fitted(labels, np.repeat([0.499, 0.501], 500))
+    assert close.slope == SLOPE_BOUNDS[1]
+    assert close.threshold == pytest.approx(0.5)
+
+
+def test_a_model_worse_than_chance_is_not_turned_round() -> None:
+    labels, scores = np.repeat([0, 1], 50), np.repeat([0.9, 0.1], 50)
+    calibration = fitted(labels, scores)
+    assert calibration.slope == SLOPE_BOUNDS[0]
+    assert (np.diff(calibration.apply([0.1, 0.5, 0.9])) > 0).all()
+
+
+def test_scores_all_alike_are_even_odds() -> None:
+    assert fitted([0, 1, 1], [0.9, 0.9, 0.9]).apply([0.9]) == pytest.approx([0.5], abs=0.1)
+
+
+def test_one_class_leaves_the_scores_as_they_are() -> None:
+    calibration = fitted([1, 1, 1], [0.2, 0.6, 0.9])
+    assert (calibration.slope, calibration.bias, calibration.threshold) == (1, 0, 0.5)
+    assert (calibration.n_real, calibration.n_fake) == (0, 3)
+    np.testing.assert_allclose(calibration.apply([0.2, 0.6]), [0.2, 0.6])
+    assert not calibration.unsure([0.5]).any()
+
+
+@pytest.mark.parametrize("part", ["test", "heldout", "train"])
+def test_rows_of_any_other_part_are_refused(part: str) -> None:
+    with pytest.raises(ValueError, match=part):
+        fit_calibration(["valid", "valid", part], ["ffhq"] * 3, [0, 1, 1], [0.1, 0.9, 0.8])
+    with pytest.raises(ValueError, match="2 rows"):
+        fit_calibration(["valid"] * 2, ["ffhq"] * 3, [0, 1, 1], [0.1, 0.9, 0.8])
+
+
+def test_no_held_out_label_reaches_the_fit() -> None:
+    labels, scores = drawn_rows(600, slope=0.6, bias=0.5)
+    rng = np.random.default_rng(1)
+    parts = rng.choice(["train", "valid", "test", "heldout"], 600)
+
+    def fit_from_table(table_labels: Any) -> Calibration:
+        rows = parts == "valid"
+        return fit_calibration(list(parts[rows]), ["ffhq"] * int(rows.sum()), table_labels[rows], scores[rows])
+
+    expected = fit_from_table(labels)
+    for _ in range(10):
+        other = np.where(parts == "valid", labels, rng.integers(0, 2, 600))
+        assert fit_from_table(other) == expected
+    flipped = np.where(parts == "valid", 1 - labels, labels)
+    assert fit_from_table(flipped) != expected
+
+
+def test_calibration_survives_json_with_other_keys_beside_it() -> None:
+    labels, scores = drawn_rows(200, slope=0.7, bias=0.2)
+    sources = ["utkface" if label == 0 else "stylegan" for label in labels]
+    calibration = fit_calibration(["valid"] * 200, sources, labels, scores)
+    stored = json.loads(json.dumps(calibration.to_json() | {"image_size": 128, "recipe": "seed"}))
+    assert Calibration.from_json(stored) == calibration
+    assert calibration.sources == ("stylegan", "utkface")
+    assert calibration.n_real + calibration.n_fake == 200
+    assert calibration.temperature == pytest.approx(1 / calibration.slope)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        calibration.threshold = 0.5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threshold": 1.5}, "out of range"),
+        ({"slope": -1.0}, "out of range"),
+        ({"bias": float("nan")}, "out of range"),
+        ({"slope": "steep"}, "steep"),
+        ({"unsure_low": 0.7}, "out of range"),
+    ],
+)
+def test_a_stored_calibration_that_is_broken_is_named(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Calibration.from_json(Calibration().to_json() | change)
+
+
+def test_a_stored_calibration_that_is_missing_a_value_is_named() -> None:
+    stored = Calibration().to_json()
+    del stored["threshold"]
+    with pytest.raises(UserError, match=r"threshold.*train the stage again"):
+        Calibration.from_json(stored)
