@@ -1,0 +1,8 @@
+"""MLflow for runs made by DVC stages: one row an experiment, one child a stage, each stage a process of its own.
+
+Rows live in sqlite in the repository's main folder, or where MLFLOW_TRACKING_URI points. Nothing else imports mlflow.
+"""
+
+from fakeface.tracking.runs import Run, bury_the_dead, deliver, evaluation_run, log_evaluation, read_history, stage_run
+
+__all__ = ["Run", "bury_the_dead", "deliver", "evaluation_run", "log_evaluation", "read_history", "stage_run"]

@@ -1,0 +1,156 @@
+"""Which experiment a process belongs to, told by DVC's environment, git and the project's files; no MLflow here."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import re
+import subprocess
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_CODE = ("src", "pipeline", "dvc.yaml")  # what, beside params.yaml and the data, decides the result of a run
+_DVC_WRITES = ("dvc.lock",)  # changed by the run itself, so no sign of a dirty working tree
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One row of MLflow.
+
+    `key` finds the row: one DVC experiment, or one state of code, parameters and data under `dvc repro`.
+    `content_key` finds an interrupted row that the same work goes on with under another experiment name.
+    """
+
+    key: str
+    content_key: str
+    name: str
+    note: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything as JSON types; `Experiment(**…)` is the way back."""
+        return {**asdict(self), "tags": dict(self.tags)}
+
+
+def main_folder(project_root: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder that outlives the run: DVC_ROOT names it even from the temporary workspace of a queued experiment."""
+    return Path(environ.get("DVC_ROOT") or project_root).resolve()
+
+
+def private_folder(main: Path, *parts: str) -> Path:
+    """A folder under `.fakeface`, which git ignores by a file of its own."""
+    root = main / ".fakeface"
+    folder = root.joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    ignore = root / ".gitignore"
+    if not ignore.exists():
+        ignore.write_text("*\n")
+    return folder
+
+
+def identify(project_root: Path, environ: Mapping[str, str] = os.environ) -> Experiment:
+    """The experiment of this process: the same for every stage of one `dvc repro` or `dvc exp run`."""
+    commit = _git(project_root, "rev-parse", "HEAD") or "no-commit"
+    name, baseline = environ.get("DVC_EXP_NAME", ""), environ.get("DVC_EXP_BASELINE_REV", "")
+    parameters = _sha256(_bytes(project_root / "params.yaml"))
+    repository = _repository_id(main_folder(project_root, environ))
+    content = _sha256("\n".join([repository, baseline or commit, parameters, _data(project_root), _code(project_root)]))
+    key = _sha256("\n".join([repository, baseline, name, parameters])) if name else content
+    shown = name or f"repro-{commit[:7]}-{key[:6]}"
+    return Experiment(
+        key=key[:20],
+        content_key=content[:20],
+        name=shown,
+        note=_note(name, baseline, commit, shown),
+        tags=_tags(project_root, commit, name, baseline),
+    )
+
+
+def _note(name: str, baseline: str, commit: str, shown: str) -> str:
+    if name:
+        return f"DVC experiment **{name}** on {baseline[:7]}. Back to its files:\n\n    dvc exp apply '{name}'\n"
+    return f"**{shown}**: `dvc repro` on commit {commit[:7]}. Back to its code:\n\n    git checkout {commit}\n"
+
+
+def _tags(project_root: Path, commit: str, name: str, baseline: str) -> dict[str, str]:
+    changed = _changed_files(project_root)
+    tags = {
+        "git.commit": commit,
+        "git.dirty": str(bool(changed)).lower(),
+        "mlflow.source.git.commit": commit,
+        "mlflow.source.name": "dvc exp run" if name else "dvc repro",
+        "mlflow.source.type": "PROJECT",
+        "mlflow.user": _user(),
+    }
+    if changed:
+        tags["git.dirty_files"] = ", ".join(changed)
+    if name:
+        tags |= {"dvc.experiment": name, "dvc.baseline": baseline}
+    return tags
+
+
+def _changed_files(project_root: Path) -> list[str]:
+    lines = _git(project_root, "status", "--porcelain", "--untracked-files=no", "--", ".").splitlines()
+    names = [line.strip().split(maxsplit=1)[-1] for line in lines]
+    return [name for name in names if Path(name).name not in _DVC_WRITES]
+
+
+def _data(project_root: Path) -> str:
+    """The hashes DVC has locked for the outputs of the stages that make the data, known before any training starts."""
+    try:
+        lock = yaml.safe_load((project_root / "dvc.lock").read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError):
+        return ""
+    stages = lock.get("stages", {}) if isinstance(lock, dict) else {}
+    outs = (stages.get("split") or {}).get("outs") or []
+    return ",".join(sorted(str(out.get("md5", "")) for out in outs if isinstance(out, dict)))
+
+
+def _code(project_root: Path) -> str:
+    """Uncommitted changes of the code, so that work tried before a commit gets a row of its own."""
+    present = [path for path in _CODE if (project_root / path).exists()]
+    return _sha256(_git(project_root, "diff", "HEAD", "--", *present)) if present else ""
+
+
+def _repository_id(main: Path) -> str:
+    """A random name for this clone, so that colleagues on one server do not write into each other's rows."""
+    path = private_folder(main) / "repository_id"
+    if not path.exists():
+        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        draft.write_text(uuid.uuid4().hex)
+        try:
+            os.link(draft, path)  # fails where another process was first: then its name counts
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return re.sub(r"\n\Z", "", done.stdout) if done.returncode == 0 else ""
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run under a number that has no name
+        return str(os.getuid())
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else b""
+
+
+def _sha256(text: str | bytes) -> str:
+    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()

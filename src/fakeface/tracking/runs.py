@@ -1,0 +1,276 @@
+"""Runs of stages and experiments, as the scripts of the pipeline use them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from fakeface import STAGES
+from fakeface.tracking import alive
+from fakeface.tracking.identity import Experiment, identify, main_folder, private_folder
+from fakeface.tracking.naming import clean_name, flat_metrics, flat_parameters, last_words
+from fakeface.tracking.recorder import Recorder, never_in_the_way
+from fakeface.tracking.undelivered import Event
+
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass
+class Run:
+    """One stage of an experiment while it runs, or (stage empty) its evaluation."""
+
+    project_root: Path
+    experiment: Experiment
+    stage: str
+    recorder: Recorder
+    sign: alive.Sign | None = None
+    last: str = ""
+
+    def log_epoch(self, epoch: int, numbers: Mapping[str, float]) -> None:
+        """The curves' next points; `epoch` counts from 1. The experiment's row gets them as `stage1/loss` and so on."""
+        self.last = f"epoch {epoch} ({last_words(numbers)})"
+        if self.sign:
+            self.sign.say(last=self.last)
+        self.log_metrics(numbers, step=epoch)
+
+    def log_metrics(self, numbers: Mapping[str, float], step: int = 0) -> None:
+        """Numbers at one step."""
+        flat = {clean_name(name): float(value) for name, value in numbers.items()}
+        self._record("metrics", {"metrics": flat, "step": step})
+
+    def log_files(self, paths: Iterable[Path | str], folder: str = "") -> None:
+        """Files as artifacts of the run; one that does not exist is left out."""
+        present = tuple(str(Path(path).resolve()) for path in paths if Path(path).is_file())
+        if present:
+            self._record("files", {"folder": folder}, present)
+
+    def log_json(self, content: Mapping[str, Any], name: str) -> None:
+        """A mapping as a file of the run."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str), encoding="utf-8")
+            self.log_files([path])
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Tags of the run, for example the hash of the checkpoint it made."""
+        self._record("tags", {"tags": dict(tags)})
+
+    def log_model(
+        self, path: Path, *, name: str = "", input_dtype: str = "", step: int = 0, tags: Mapping[str, str] | None = None
+    ) -> None:
+        """The Keras HDF5 file as a model with a signature: images (-1, size, size, 3) in, (-1, 2) out.
+
+        `input_dtype` is what callers are to send; by default the dtype the network declares.
+        """
+        with never_in_the_way():
+            payload = {
+                "name": name or self.stage or "model",
+                "input_dtype": input_dtype,
+                "step": step,
+                "tags": dict(tags or {}),
+                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            }
+            self._record("model", payload, (str(path.resolve()),))
+
+    def log_evaluation(
+        self,
+        metrics: Mapping[str, Any],
+        files: Iterable[Path | str] = (),
+        *,
+        stage_parameters: Mapping[str, Mapping[str, Any]] | None = None,
+        history_folder: Path | str = "reports/history",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """The result, on the experiment's row; a stage that DVC took from its cache gets its row from its history."""
+        for stage in STAGES:
+            history = read_history(self.project_root / history_folder / f"{stage}.csv")
+            parameters = flat_parameters((stage_parameters or {}).get(stage, {}))
+            if history:
+                payload = {"history": history, "stage_parameters": parameters, "stage_tags": {}}
+                self._record("restored", payload, stage=stage)
+        self.log_metrics(flat_metrics(metrics))
+        self.log_json(metrics, "metrics.json")
+        self.log_files(files, "evaluation")
+        self.set_tags(tags or {})
+
+    def start(
+        self, parameters: Mapping[str, Any], stage_parameters: Mapping[str, Any], tags: Mapping[str, str]
+    ) -> None:
+        """Open the rows."""
+        payload = {
+            "parameters": flat_parameters(parameters),
+            "stage_parameters": flat_parameters(stage_parameters),
+            "tags": dict(tags),
+            "stage_tags": {**tags, **alive.process()},
+        }
+        self._record("start", payload)
+
+    def end(self, status: str, words: str = "") -> None:
+        """Close the row with FINISHED or FAILED."""
+        self._record(
+            "end", {"status": status, "last_words": words, "evaluated": not self.stage and status == "FINISHED"}
+        )
+        if self.sign:
+            self.sign.close()
+            self.sign = None
+
+    def _record(
+        self, kind: str, payload: dict[str, Any], files: tuple[str, ...] = (), stage: str | None = None
+    ) -> None:
+        with never_in_the_way():
+            stage = self.stage if stage is None else stage
+            self.recorder.record(Event(kind, self.experiment.as_json(), stage, payload, files))
+
+
+@contextmanager
+def stage_run(  # noqa: PLR0913
+    project_root: Path,
+    stage: str,
+    parameters: Mapping[str, Any],
+    *,
+    stage_parameters: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Iterator[Run]:
+    """Track one stage: a child of the experiment's row, open while the block runs.
+
+    `parameters` (nested, the whole params.yaml) go to the experiment's row, `stage_parameters` (what holds in this
+    stage; by default the same) to the child. A stage that runs again in the same experiment goes on in the same child.
+    The row ends FINISHED, or FAILED after an exception, SIGINT, SIGTERM or SIGHUP; after a SIGKILL the next command
+    says so. Trouble with the tracking store is told in one sentence and never raised. Open it before slow imports, so
+    that a process killed during them is missed.
+    """
+    main = main_folder(project_root, environ)
+    recorder = Recorder(main)
+    run = Run(project_root, identify(project_root, environ), stage, recorder)
+    with never_in_the_way():
+        bury_the_dead(project_root, environ, recorder=recorder)
+        run.sign = _show_sign(main, run)
+    run.start(parameters, parameters if stage_parameters is None else stage_parameters, tags or {})
+    with _ended_by_signals():
+        try:
+            yield run
+        except BaseException as error:
+            words = _words(error, run.last)
+            run.end("FAILED" if words else "FINISHED", words)
+            raise
+        run.end("FINISHED")
+
+
+@contextmanager
+def evaluation_run(
+    project_root: Path,
+    parameters: Mapping[str, Any],
+    *,
+    tags: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Iterator[Run]:
+    """Track the evaluation on the experiment's own row; call `log_evaluation` inside. Ends as `stage_run` does."""
+    with stage_run(project_root, "", parameters, stage_parameters={}, tags=tags, environ=environ) as run:
+        yield run
+
+
+def log_evaluation(  # noqa: PLR0913
+    project_root: Path,
+    parameters: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    files: Iterable[Path | str] = (),
+    *,
+    stage_parameters: Mapping[str, Mapping[str, Any]] | None = None,
+    history_folder: Path | str = "reports/history",
+    tags: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> None:
+    """The whole of `evaluation_run` for results that are there already. Safe to repeat."""
+    with evaluation_run(project_root, parameters, tags=tags, environ=environ) as run:
+        run.log_evaluation(metrics, files, stage_parameters=stage_parameters, history_folder=history_folder)
+
+
+def deliver(project_root: Path, environ: Mapping[str, str] = os.environ) -> int:
+    """Send what a tracking store that was away has missed; returns how many events still wait."""
+    return Recorder(main_folder(project_root, environ)).deliver()
+
+
+def bury_the_dead(
+    project_root: Path, environ: Mapping[str, str] = os.environ, *, recorder: Recorder | None = None
+) -> list[str]:
+    """Close the rows of runs that ended without a word (SIGKILL, power cut); returns a sentence for each."""
+    main = main_folder(project_root, environ)
+    recorder = recorder or Recorder(main)
+    sentences = []
+    for last in alive.take_dead(private_folder(main, "alive")):
+        after = f" after {last['last']}" if last.get("last") else ""
+        words = f"Killed without a word{after} (process {last.get('pid')} on {last.get('host')})."
+        payload = {"status": "FAILED", "last_words": words}
+        recorder.record(Event("end", last["experiment"], last["stage"], payload))
+        sentences.append(f"{last['experiment']['name']}, {last['stage'] or 'evaluation'}: {words}")
+    return sentences
+
+
+def read_history(path: Path) -> list[tuple[int, dict[str, float]]]:
+    """The epochs of a `reports/history/stageN.csv` as (epoch, numbers); empty where there is no such file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        (int(float(row.pop("epoch"))), {name: float(value) for name, value in row.items() if value}) for row in rows
+    ]
+
+
+def _show_sign(main: Path, run: Run) -> alive.Sign | None:
+    who = alive.process()
+    return alive.show(
+        private_folder(main, "alive"),
+        f"{run.experiment.key}-{run.stage or 'evaluation'}",
+        experiment=run.experiment.as_json(),
+        stage=run.stage,
+        pid=who["process.id"],
+        host=who["process.host"],
+    )
+
+
+def _words(error: BaseException, last: str) -> str:
+    """What ended the run; empty for a normal exit."""
+    after = f" after {last}" if last else ""
+    if isinstance(error, SystemExit):
+        if not error.code:
+            return ""
+        names = {128 + number: number.name for number in _SIGNALS}
+        return (
+            f"Stopped by {names.get(error.code, '')}{after}." if error.code in names else f"Exit: {error.code}{after}"
+        )
+    if isinstance(error, KeyboardInterrupt):
+        return f"Stopped by SIGINT{after}."
+    return f"{type(error).__name__}: {error}{after}"
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Turn signals that end a process without a word into SystemExit with the shell's code (143 for SIGTERM)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread set handlers
+        return
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        for each in _SIGNALS:  # a second one must not interrupt the last words
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
