@@ -1,0 +1,52 @@
+# make repro | test | ui | bench | help. Everything runs in .venv, made from the hashed requirements on first use.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+DATA ?=
+RECIPE ?=
+SET ?=
+GPU ?=
+PORT ?= 5000
+
+build := $(if $(GPU),gpu,cpu)
+stamp := .venv/.installed-$(build)
+in_venv := PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv"
+overrides := $(if $(DATA),-S 'data.root=$(abspath $(DATA))') $(if $(RECIPE),-S recipe=$(RECIPE)) $(foreach pair,$(SET),-S '$(pair)')
+
+# Telemetry of the tools stays off.
+export DO_NOT_TRACK := true
+export DVC_NO_ANALYTICS := true
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: help repro test ui bench setup requirements sample clean
+
+help: ## What each command does
+	@printf 'usage: make COMMAND [NAME=value …]\n\n'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 16
+	@printf '\n  GPU=1          use the CUDA build of TensorFlow\n  DATA=FOLDER    images of your own in place of the synthetic sample (README, "Your own images")\n'
+	@printf '  RECIPE=seed    the notebook'"'"'s recipe in place of the best one known\n  SET="lr=0.0003 epochs=3"   any other keys of params.yaml\n'
+
+setup: $(stamp) ## Make .venv from the hashed requirements
+
+$(stamp): requirements/$(build).txt pyproject.toml tools/make_venv.sh
+	@tools/make_venv.sh $(build)
+
+repro: $(stamp) ## Run the whole pipeline, then show the result; again: only what changed
+	@if [ -n "$(DATA)" ] && [ ! -d "$(DATA)" ]; then echo "fakeface: DATA=$(DATA) is not a folder; name an existing one." >&2; exit 1; fi
+	@$(in_venv) $(if $(strip $(overrides)),dvc exp run $(overrides),dvc repro)
+	@$(in_venv) fakeface summary
+
+test: $(stamp) ## Lint, types and tests
+	@$(in_venv) ruff check .
+	@$(in_venv) ruff format --check .
+	@$(in_venv) mypy
+	@$(in_venv) pytest
+
+ui: $(stamp) ## Compare runs in MLflow's page (PORT=5000)
+	@$(in_venv) fakeface ui --port $(PORT)
+
+sample: $(stamp) ## Draw the synthetic sample anew, byte for byte
+	@$(in_venv) python -m tools.make_sample --out sample
+
+requirements: $(stamp) ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
+	@tools/lock_requirements.sh

@@ -1,0 +1,87 @@
+"""models/stageN.h5: a network's weights, and beside them, in the same file, what is needed to use it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fakeface.calibration import Calibration
+from fakeface.errors import UserError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+_ATTRIBUTE = "fakeface"
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """What a checkpoint says of itself; `calibration` turns its raw scores into probabilities and decisions."""
+
+    stage: str
+    recipe: str
+    network: str
+    image_size: int
+    batch_norm_momentum: float
+    precision: str
+    note: str | None
+    calibration: Calibration
+
+
+def save_checkpoint(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -> None:
+    """Write a Keras HDF5 model with `facts` as an attribute: beside the target first, then renamed, never half.
+
+    The bytes depend on weights and facts alone. The optimizer is left out, because each stage starts a fresh one.
+    """
+    import h5py
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial.h5")
+    model.save(partial, save_format="h5", include_optimizer=False)
+    with h5py.File(partial, "r+") as file:
+        file.attrs[_ATTRIBUTE] = json.dumps(
+            {**asdict(facts), "calibration": facts.calibration.to_json()}, sort_keys=True
+        )
+    partial.replace(path)
+
+
+def read_facts(path: Path) -> CheckpointFacts:
+    """Read what a checkpoint says of itself, without TensorFlow.
+
+    Raises:
+        UserError: the file is missing, no HDF5 file, or not one of ours.
+    """
+    import h5py
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing; `dvc repro` trains it, `dvc pull` fetches one trained elsewhere.")
+    try:
+        with h5py.File(path, "r") as file:
+            fields: Mapping[str, Any] = json.loads(file.attrs[_ATTRIBUTE])
+    except (OSError, KeyError, ValueError):
+        raise UserError(
+            f"{path} is not a checkpoint of fakeface (damaged, or made elsewhere); delete it and run `dvc repro` again."
+        ) from None
+    return CheckpointFacts(**{**fields, "calibration": Calibration.from_json(fields["calibration"])})
+
+
+def load_checkpoint(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:
+    """Rebuild the network in this machine's precision, whatever it was trained in, and load its weights.
+
+    Raises:
+        UserError: as read_facts, and for weights that do not fit the network named.
+    """
+    from fakeface.models import build_network
+
+    facts = read_facts(path)
+    model = build_network(facts.network, facts.image_size, facts.batch_norm_momentum)
+    try:
+        model.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        raise UserError(
+            f"{path} does not hold the weights of the network '{facts.network}' ({error}); run `dvc repro` again."
+        ) from None
+    return model, facts

@@ -1,0 +1,136 @@
+"""Stores of decoded images → batches for TensorFlow, in an order that only the seed and the step decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fakeface.store import Store
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ImagePool:
+    """Images of one or several stores under one numbering.
+
+    `store_of` and `index_of` (both (N,) int64) say where image i lies; labels (N,) uint8; sources (N,) str.
+    """
+
+    stores: tuple[Store, ...]
+    store_of: Indices
+    index_of: Indices
+    labels: npt.NDArray[np.uint8]
+    sources: npt.NDArray[np.str_]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, positions: Indices) -> npt.NDArray[np.uint8]:
+        """Return images (len(positions), size, size, 3) uint8 in the order of `positions`."""
+        size = self.stores[0].images.shape[1]
+        batch = np.empty((len(positions), size, size, 3), np.uint8)
+        for number, store in enumerate(self.stores):
+            here = np.flatnonzero(self.store_of[positions] == number)
+            batch[here] = store.images[self.index_of[positions[here]]]
+        return batch
+
+
+def pool_of(stores: Sequence[Store], part: str) -> ImagePool:
+    """Gather one part (train, valid, test or heldout) of several stores."""
+    chosen = [store.select(part) for store in stores]
+    return ImagePool(
+        stores=tuple(stores),
+        store_of=np.concatenate([np.full(len(rows), number, np.int64) for number, rows in enumerate(chosen)]),
+        index_of=np.concatenate(chosen).astype(np.int64),
+        labels=np.concatenate([store.labels[rows] for store, rows in zip(stores, chosen, strict=True)]),
+        sources=np.concatenate([store.sources[rows] for store, rows in zip(stores, chosen, strict=True)]),
+    )
+
+
+def epoch_batches(pool: ImagePool, batch_size: int, steps: int, balance: str, seed: int, epoch: int) -> Indices:
+    """Return the positions of one epoch's batches, (steps, batch_size).
+
+    balance `none`: a random order of all images, started anew when they run out. balance `source`: half of each batch
+    is real and half fake, and within a class every source comes equally often.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    if balance == "none":
+        return _endless_order(np.arange(len(pool)), steps * batch_size, rng).reshape(steps, batch_size)
+    fakes = batch_size // 2
+    halves = []
+    for label, width in ((0, batch_size - fakes), (1, fakes)):
+        of_class = np.flatnonzero(pool.labels == label)
+        names = np.unique(pool.sources[of_class])
+        quota = -(-steps * width // len(names))
+        by_source = [_endless_order(of_class[pool.sources[of_class] == name], quota, rng) for name in names]
+        mixed = np.stack(by_source, axis=1).reshape(-1)[: steps * width]
+        halves.append(mixed.reshape(steps, width))
+    return np.concatenate(halves, axis=1)
+
+
+def _endless_order(positions: Indices, count: int, rng: np.random.Generator) -> Indices:
+    rounds = [rng.permutation(positions) for _ in range(-(-count // len(positions)))]
+    return np.concatenate(rounds)[:count]
+
+
+def training_dataset(
+    pool: ImagePool,
+    augment: Callable[[Any, Any], Any],
+    batch_size: int,
+    steps_per_epoch: int,
+    epochs: int,
+    balance: str,
+    seed: int,
+    first_epoch: int = 0,
+) -> tf.data.Dataset:
+    """Return batches (images float32 (B, S, S, 3) in 0..255, labels (B,)) of all epochs from `first_epoch` on, in order.
+
+    Batch and augmentation depend on the seed, the epoch and the step alone, so a resumed training sees what an
+    uninterrupted one would have seen.
+    """
+    import tensorflow as tf
+
+    size = pool.stores[0].images.shape[1]
+
+    def batches() -> Iterator[tuple[Any, ...]]:
+        for epoch in range(first_epoch, epochs):
+            for step, positions in enumerate(epoch_batches(pool, batch_size, steps_per_epoch, balance, seed, epoch)):
+                key = np.array([seed, epoch * steps_per_epoch + step], np.int64)
+                yield pool.take(positions), pool.labels[positions], key
+
+    signature = (
+        tf.TensorSpec((batch_size, size, size, 3), tf.uint8),
+        tf.TensorSpec((batch_size,), tf.uint8),
+        tf.TensorSpec((2,), tf.int64),
+    )
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    dataset = dataset.map(
+        lambda images, labels, key: (tf.cast(augment(images, key), tf.float32), labels),
+        num_parallel_calls=2,
+        deterministic=True,
+    )
+    return dataset.prefetch(4)
+
+
+def scoring_dataset(pool: ImagePool, batch_size: int) -> tf.data.Dataset:
+    """Return batches (images float32 in 0..255, labels) of the whole pool in its order, once, nothing changed."""
+    import tensorflow as tf
+
+    size = pool.stores[0].images.shape[1]
+
+    def batches() -> Iterator[tuple[Any, ...]]:
+        for start in range(0, len(pool), batch_size):
+            positions = np.arange(start, min(start + batch_size, len(pool)))
+            yield pool.take(positions), pool.labels[positions]
+
+    signature = (tf.TensorSpec((None, size, size, 3), tf.uint8), tf.TensorSpec((None,), tf.uint8))
+    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
+    return dataset.map(lambda images, labels: (tf.cast(images, tf.float32), labels)).prefetch(4)

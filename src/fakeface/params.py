@@ -1,0 +1,262 @@
+"""params.yaml as typed, frozen objects; an unknown key or a wrong type is an error that names the key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fakeface import HELDOUT, STAGES
+from fakeface.augment_steps import check_steps
+from fakeface.errors import UserError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=1)]
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Label = Literal["real", "fake"]
+Stage = Literal["stage1", "stage2", "stage3"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class ReduceLr(_Section):
+    """Keras' ReduceLROnPlateau."""
+
+    monitor: Literal["val_loss", "val_accuracy"]
+    factor: Annotated[float, Field(gt=0, lt=1)]
+    patience: Annotated[int, Field(ge=0)]
+    min_lr: Annotated[float, Field(ge=0)]
+
+
+class StageOverrides(_Section):
+    """What one stage does differently; None keeps the top-level value."""
+
+    lr: Rate | None = None
+    epochs: Positive | None = None
+    batch_size: Positive | None = None
+    steps_per_epoch: Positive | None = None
+    validation_steps: Positive | None = None
+
+
+class Recipe(_Section):
+    """A network and the way it is trained."""
+
+    network: Literal["seed", "residual"]
+    batch_norm_momentum: Annotated[float, Field(gt=0, lt=1)]
+    schedule: Literal["plateau", "cosine", "constant"]
+    replay: bool
+    balance: Literal["none", "source"]
+    calibrate: bool
+    augmentation: Mapping[Stage, list[dict[str, Any]]]
+
+    @model_validator(mode="after")
+    def _all_stages_with_known_steps(self) -> Recipe:
+        for stage in STAGES:
+            if stage not in self.augmentation:
+                raise ValueError(f"augmentation.{stage} is missing; write [] for none")
+            try:
+                check_steps(self.augmentation[stage], f"augmentation.{stage}")
+            except UserError as error:
+                raise ValueError(str(error).removesuffix(".")) from None
+        return self
+
+
+class Source(_Section):
+    """One collection of images of one label, and its share in each role."""
+
+    label: Label
+    use: Mapping[Literal["stage1", "stage2", "stage3", "heldout"], Share]
+    folder: str | None = None
+    crop: str = "centre"
+
+    @model_validator(mode="after")
+    def _shares_add_up(self) -> Source:
+        total = sum(self.use.values())
+        if not self.use or total <= 0 or total > 1 + 1e-9:
+            raise ValueError(f"the shares under `use` must add up to more than 0 and at most 1, not {total:g}")
+        return self
+
+
+class Profile(_Section):
+    """A named set of sources that make a whole experiment."""
+
+    note: str | None
+    sources: Mapping[SourceName, Source]
+
+
+class PartShares(_Section):
+    """How a stage's images are cut into train, valid and test."""
+
+    train: Share
+    valid: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _add_up(self) -> PartShares:
+        total = self.train + self.valid + self.test
+        if abs(total - 1) > 1e-9 or min(self.train, self.valid) <= 0:
+            raise ValueError(f"train, valid and test must add up to 1, train and valid above 0; they give {total:g}")
+        return self
+
+
+class Data(_Section):
+    """Where the images are and how they are shared out."""
+
+    root: Annotated[str, Field(min_length=1)]
+    profile: str
+    rejected_share: Share
+    max_megabytes: Annotated[float, Field(gt=0)]
+    max_megapixels: Annotated[float, Field(gt=0)]
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]
+    split: PartShares
+    profiles: Mapping[SourceName, Profile]
+
+    @model_validator(mode="after")
+    def _known_profile(self) -> Data:
+        if self.profile != "auto" and self.profile not in self.profiles:
+            raise ValueError(f"profile is '{self.profile}'; known are auto, {', '.join(self.profiles)}")
+        return self
+
+
+class Pair(_Section):
+    """Real sources against fake ones; `name` is a held-out source, `name/test` a training source's test part."""
+
+    real: list[str]
+    fake: list[str]
+
+
+class Evaluate(_Section):
+    """What is measured on the held-out set."""
+
+    sources: list[SourceName] | None
+    bootstrap: Annotated[int, Field(ge=0, le=100_000)]
+    robustness: bool
+    robustness_images: Positive
+    pairs: Mapping[SourceName, Pair]
+
+
+class Tracking(_Section):
+    """Where MLflow keeps the runs."""
+
+    experiment: Annotated[str, Field(min_length=1)]
+
+
+class StageSettings(_Section):
+    """The settings of one stage after overrides."""
+
+    lr: float
+    epochs: int
+    batch_size: int
+    steps_per_epoch: int | None
+    validation_steps: int | None
+
+
+class Params(_Section):
+    """The whole of params.yaml."""
+
+    lr: Rate
+    recipe: str
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    image_size: Annotated[int, Field(ge=32, le=1024, multiple_of=2)]
+    batch_size: Positive
+    validation_batch_size: Positive
+    epochs: Positive
+    steps_per_epoch: Positive | None
+    validation_steps: Positive | None
+    optimizer: Literal["adam"]
+    loss: Literal["sparse_categorical_crossentropy"]
+    reduce_lr: ReduceLr
+    device: Literal["auto", "cpu", "gpu"]
+    precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
+    deterministic: bool
+    stages: Mapping[Stage, StageOverrides]
+    recipes: Mapping[SourceName, Recipe]
+    data: Data
+    evaluate: Evaluate
+    tracking: Tracking
+
+    @model_validator(mode="after")
+    def _known_recipe(self) -> Params:
+        if self.recipe not in self.recipes:
+            raise ValueError(f"recipe is '{self.recipe}'; known are {', '.join(self.recipes)}")
+        missing = [stage for stage in STAGES if stage not in self.stages]
+        if missing:
+            raise ValueError(f"stages.{missing[0]} is missing; write {{}} for no overrides")
+        return self
+
+    def chosen_recipe(self) -> Recipe:
+        """Return the recipe that `recipe` names."""
+        return self.recipes[self.recipe]
+
+    def stage_settings(self, stage: str) -> StageSettings:
+        """Return one stage's settings: its overrides, and the top level where it has none."""
+        overrides: StageOverrides = self.stages[stage]  # type: ignore[index]
+        chosen = {
+            name: getattr(self, name) if getattr(overrides, name) is None else getattr(overrides, name)
+            for name in StageSettings.model_fields
+        }
+        return StageSettings(**chosen)
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        UserError: the file is missing or no YAML, or a key is unknown, missing or of the wrong type or range.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run the command in the project's folder.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}; correct that line.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must be a mapping of keys to values; it holds {type(content).__name__}.")
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise UserError(_first_problem(path, error)) from None
+
+
+def experiment_parameters(params: Params) -> dict[str, Any]:
+    """Return the parameters that describe one experiment: the chosen recipe, and the other settings, nested."""
+    everything = params.model_dump(mode="json")
+    everything["recipes"] = {params.recipe: everything["recipes"][params.recipe]}
+    everything["data"].pop("profiles")
+    return everything
+
+
+def _first_problem(path: Path, error: ValidationError) -> str:
+    # an unknown key first: where a key is misspelt, the right one is missing too
+    problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    kind, value = problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        return f"{path}: there is no parameter '{key}'; check its spelling{_close_match(problem['loc'])}."
+    if kind == "missing":
+        return f"{path}: the parameter '{key}' is missing; add it."
+    message = problem["msg"].removeprefix("Value error, ")
+    if isinstance(value, dict | BaseModel):
+        return f"{path}: {key + ': ' if key else ''}{message}; correct it and run again."
+    hint = ""
+    if isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        hint = f" (YAML reads {value} as text: write {float(value)!r})"
+    return f"{path}: {key} is {value!r}, and {message[0].lower()}{message[1:]}{hint}; correct it and run again."
+
+
+def _close_match(location: tuple[int | str, ...]) -> str:
+    from difflib import get_close_matches
+
+    known = {name for section in (Params, *_Section.__subclasses__()) for name in section.model_fields}
+    close = get_close_matches(str(location[-1]), sorted(known), n=1)
+    return f", perhaps '{close[0]}' is meant" if close else ""
+
+
+ROLES = (*STAGES, HELDOUT)
