@@ -148,7 +148,7 @@ def reliability_rows(labels: npt.ArrayLike, scores: npt.ArrayLike) -> list[dict[
     ]
 
 
-def bootstrap_intervals(  # noqa: PLR0913 - the set, what is done with it, and the drawing
+def bootstrap_intervals(
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
     threshold: float,

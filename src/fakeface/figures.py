@@ -1,0 +1,302 @@
+"""Metrics, scores and histories in, PNG files out: 1000 pixels wide, one style, the same bytes for the same numbers.
+
+Every function takes a `note` ("synthetic sample") that the picture carries visibly, so that a picture taken out of its
+report still says what it shows. matplotlib is loaded at the first drawing, without pyplot and its global state.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fakeface import FAKE, LABELS, REAL
+from fakeface.evaluation import CALIBRATION_BINS, binary_metrics, checked_rows, reliability_rows, roc_points
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ScoredSet: TypeAlias = tuple[npt.ArrayLike, npt.ArrayLike]  # labels (N,), scores (N,)
+
+SEED_ACCURACY = 0.877  # the seed notebook's accuracy on its own test set, three quarters of which were fakes
+HUMAN_ACCURACY = 0.60  # the notebook's survey: about a hundred people, 15 faces each
+_DPI = 100
+_WIDTH = 10.0  # inches: 1000 pixels
+# Okabe and Ito's palette, which colour-blind readers can tell apart.
+_REAL, _FAKE, _INK, _FAINT = "#0072B2", "#D55E00", "#222222", "#8A8A8A"
+_SERIES = ("#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#0072B2", "#D55E00", "#000000")
+_STYLE: Mapping[Any, Any] = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same letters
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": _FAINT,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "legend.frameon": False,
+    "lines.linewidth": 2,
+}
+
+
+@contextmanager
+def _drawing(path: Path | str, height: float, title: str, note: str) -> Iterator[Figure]:
+    """A figure 1000 pixels wide and `height` inches tall with title and note, saved to `path` at the end."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context():
+        mpl.rcdefaults()  # a matplotlibrc of the user's must not change the picture
+        mpl.rcParams.update(_STYLE)
+        figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # type: ignore[union-attr, call-arg]
+        figure.suptitle(title, x=0.012, ha="left", fontsize=14, fontweight="bold", color=_INK)
+        if note:
+            box = {"boxstyle": "round,pad=0.4", "facecolor": "#FFF3C4", "edgecolor": "#E0B400"}
+            figure.text(0.985, 1 - 0.13 / height, note, ha="right", va="top", fontsize=11, color=_INK, bbox=box)
+        yield figure
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
+
+
+def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | str, note: str = "") -> None:
+    """Loss and accuracy by epoch, training and validation, each stage side by side.
+
+    `histories`: {stage: rows with epoch, loss, accuracy, val_loss, val_accuracy}, numbers or their text as in a CSV.
+    """
+    with _drawing(path, 6.0, "Training curves", note) as figure:
+        axes = figure.subplots(2, max(1, len(histories)), sharey="row", squeeze=False)
+        for column, (stage, rows) in enumerate(histories.items()):
+            axes[0, column].set_title(stage)
+            for row, metric in enumerate(("loss", "accuracy")):
+                _draw_history(axes[row, column], rows, metric)
+            axes[1, column].set_xlabel("epoch")
+        axes[0, 0].set_ylabel("loss (log loss, nats)")
+        axes[1, 0].set_ylabel("accuracy")
+        axes[0, 0].set_ylim(bottom=0)
+        axes[1, 0].set_ylim(min(0.4, axes[1, 0].get_ylim()[0]), 1.02)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+
+
+def _draw_history(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    epochs = [int(float(row["epoch"])) for row in rows]
+    for key, label, colour, line in ((metric, "training", _INK, "--"), (f"val_{metric}", "validation", _REAL, "-")):
+        values = [float(row[key]) for row in rows]
+        axes.plot(epochs, values, line, color=colour, marker="o", markersize=4, label=label)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if epochs:
+        axes.set_xlim(min(epochs) - 0.4, max(epochs) + 0.4)
+
+
+def draw_confusion(
+    labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, path: Path | str, note: str = ""
+) -> None:
+    """The confusion matrix of scores (N,) at the threshold: counts, and shares of each actual class."""
+    labels, scores = checked_rows(labels, scores)
+    counts = np.zeros((2, 2), int)
+    np.add.at(counts, (labels, (scores >= threshold).astype(int)), 1)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    with _drawing(path, 5.2, f"Confusion matrix at threshold {threshold:.3g}", note) as figure:
+        axes = figure.subplots()
+        _draw_cells(figure, axes, shares, "share of the actual class")
+        for (actual, answer), count in np.ndenumerate(counts):
+            text = f"{count:,}\n{shares[actual, answer]:.1%}"
+            axes.text(
+                answer, actual, text, ha="center", va="center", fontsize=17, color=_ink_on(shares[actual, answer])
+            )
+        totals = counts.sum(axis=1)
+        axes.set_xticks([REAL, FAKE], [f"called {name}" for name in LABELS])
+        axes.set_yticks([REAL, FAKE], [f"{name}\n(n = {totals[label]:,})" for name, label in LABELS.items()])
+
+
+def _draw_cells(figure: Figure, axes: Axes, values: npt.NDArray[np.float64], label: str, low: float = 0.0) -> None:
+    picture = axes.imshow(values, cmap="cividis", vmin=low, vmax=1, aspect="auto")
+    axes.grid(False)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    bar = figure.colorbar(picture, ax=axes, label=label, fraction=0.05, pad=0.02)
+    bar.outline.set_visible(False)
+
+
+def _ink_on(value: float, low: float = 0.0) -> str:
+    """Dark letters on cividis' yellow end, light ones on its blue end."""
+    return _INK if (value - low) / (1 - low) > 0.55 else "white"
+
+
+def draw_roc(curves: Mapping[str, ScoredSet], path: Path | str, note: str = "") -> None:
+    """ROC curves {name: (labels, scores)} with AUC, over the chance line; a set of one class is named as undefined."""
+    with _drawing(path, 6.4, "ROC: fakes caught against real faces accused", note) as figure:
+        axes = figure.subplots()
+        for (name, (labels, scores)), colour in zip(curves.items(), _colours(len(curves)), strict=True):
+            points = roc_points(labels, scores)
+            area = f"AUC {binary_metrics(labels, scores, 0.5)['roc_auc']:.3f}" if points else "one class, no curve"
+            x, y = ([point[key] for point in points] for key in ("fpr", "tpr"))
+            axes.plot(x, y, color=colour, label=f"{name}: {area}")
+        axes.plot([0, 1], [0, 1], "--", color=_FAINT, linewidth=1.5, label="chance: AUC 0.500")
+        axes.set(xlim=(-0.005, 1), ylim=(0, 1.01), xlabel="false positive rate (reals called fake)")
+        axes.set_ylabel("true positive rate (fakes called fake)")
+        axes.legend(loc="lower right")
+
+
+def draw_generalization(reports: Mapping[str, Mapping[str, Any]], path: Path | str, note: str = "") -> None:
+    """Accuracy and balanced accuracy, pooled, and each source's accuracy as bars, one colour a stage.
+
+    `reports`: {stage: `evaluation.evaluation_report`}. The seed notebook's 0.877 and the human survey's 0.60 are
+    reference lines, and a tick shows what a constant answer would get. Whiskers: 95 % intervals.
+    """
+    groups = _bar_groups(reports)
+    with _drawing(path, 5.6, "Held-out faces: accuracy after each stage", note) as figure:
+        axes = figure.subplots()
+        width = 0.82 / max(1, len(reports))
+        for index, (stage, colour) in enumerate(zip(reports, _colours(len(reports)), strict=True)):
+            centres = np.arange(len(groups)) + (index - (len(reports) - 1) / 2) * width
+            bars = [group.get(stage) for group in groups.values()]
+            _draw_bars(axes, list(centres), bars, width, color=colour, label=stage)
+        _draw_reference_lines(axes, reports)
+        names = [textwrap.fill(name, 14) for name in groups]
+        axes.set_xticks(range(len(groups)), names, rotation=0 if len(groups) <= 8 else 30)
+        axes.set(xlim=(-0.6, len(groups) - 0.4), ylim=(0, 1.04))
+        axes.grid(visible=False, axis="x")
+        axes.axvline(1.5, color=_FAINT, linewidth=1)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(reports) + 1)
+
+
+_Bar: TypeAlias = tuple[float, Mapping[str, float]]
+
+
+def _bar_groups(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, _Bar]]:
+    """{name of the group: {stage: (value, interval)}}, pooled figures first, then the sources by class and name."""
+    groups: dict[str, dict[str, _Bar]] = {"all: accuracy": {}, "all: balanced accuracy": {}}
+    sources = {name: row["label"] for report in reports.values() for name, row in report["sources"].items()}
+    ordered = sorted(sources, key=lambda name: (sources[name] != "real", sources[name], name))
+    groups |= {f"{name} ({sources[name]})": {} for name in ordered}
+    for stage, report in reports.items():
+        pooled = report["generalization"]
+        for metric in ("accuracy", "balanced_accuracy"):
+            if metric in pooled:
+                group = groups[f"all: {metric.replace('_', ' ')}"]
+                group[stage] = (pooled[metric], pooled.get("interval", {}).get(metric, {}))
+        for name, row in report["sources"].items():
+            groups[f"{name} ({sources[name]})"][stage] = (row["accuracy"], row.get("interval", {}))
+    return groups
+
+
+def _draw_bars(axes: Axes, centres: Sequence[float], bars: Sequence[_Bar | None], width: float, **style: str) -> None:
+    """One stage's bars; each says its value without the leading zero, upright where the bar is wide enough."""
+    drawn = [(centre, *bar) for centre, bar in zip(centres, bars, strict=True) if bar is not None]
+    axes.bar([bar[0] for bar in drawn], [bar[1] for bar in drawn], width * 0.92, **style)  # type: ignore[arg-type]
+    text = {
+        "ha": "center",
+        "va": "bottom",
+        "fontsize": 10,
+        "color": _INK,
+        "rotation": 90 if len(bars) > 27 * width else 0,
+    }
+    for centre, value, interval in drawn:
+        if interval:
+            axes.plot([centre, centre], [interval["low"], interval["high"]], color=_INK, linewidth=1.2)
+        axes.text(centre, 0.015, f"{value:.2f}".removeprefix("0"), **text)  # type: ignore[arg-type]
+
+
+def _draw_reference_lines(axes: Axes, reports: Mapping[str, Mapping[str, Any]]) -> None:
+    for value, name in ((SEED_ACCURACY, "seed notebook\n0.877"), (HUMAN_ACCURACY, "human survey\n0.60")):
+        axes.axhline(value, color=_INK, linestyle="--", linewidth=1.3)
+        axes.text(1.008, value, name, transform=axes.get_yaxis_transform(), va="center", fontsize=10, color=_INK)
+    constants = [report["generalization"].get("constant_answer_accuracy") for report in reports.values()]
+    if constants and constants[0] is not None:
+        label = "what one constant answer gets"
+        axes.plot([-0.48, 0.48], [constants[0]] * 2, color=_FAKE, linewidth=2.5, label=label)
+        axes.plot([0.52, 1.48], [0.5] * 2, color=_FAKE, linewidth=2.5)
+
+
+def draw_reliability(sets: Mapping[str, ScoredSet], path: Path | str, note: str = "") -> None:
+    """Share of fakes by score in 15 bins, for {name: (labels, scores)}, with calibration errors and score counts."""
+    with _drawing(path, 7.0, "Calibration: does a score mean what it says?", note) as figure:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+        upper.plot([0, 1], [0, 1], "--", color=_FAINT, linewidth=1.5, label="perfect")
+        for (name, (labels, scores)), colour in zip(sets.items(), _colours(len(sets)), strict=True):
+            rows, error = reliability_rows(labels, scores), binary_metrics(labels, scores, 0.5)["ece"]
+            x, y = ([row[key] for row in rows] for key in ("mean_score", "fake_share"))
+            upper.plot(x, y, marker="o", color=colour, label=f"{name}: calibration error {error:.3f}")
+            edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+            share = np.histogram(scores, edges)[0] / np.size(scores)
+            lower.stairs(share, edges, color=colour, linewidth=2)
+        upper.set(ylabel="share that is fake", ylim=(-0.02, 1.02))
+        lower.set(ylabel="share of scores", xlabel="score (probability of fake)", xlim=(-0.01, 1.01))
+        upper.legend(loc="upper left")
+
+
+def draw_score_distributions(
+    sources: Sequence[str],
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    threshold: float,
+    path: Path | str,
+    note: str = "",
+    unsure_band: tuple[float, float] | None = None,
+) -> None:
+    """A histogram of the scores (N,) of each source, over the threshold and the unsure band (low, high)."""
+    labels, scores = checked_rows(labels, scores)
+    names = np.asarray(sources, dtype=str)
+    cells = [
+        (f"{source}\n({kind}, n = {int(rows.sum()):,})", scores[rows], _REAL if label == REAL else _FAKE)
+        for kind, label in LABELS.items()
+        for source in np.unique(names[labels == label])
+        for rows in [(names == source) & (labels == label)]
+    ]
+    with _drawing(path, 1.6 + 0.85 * len(cells), "Scores of each source", note) as figure:
+        axes = figure.subplots()
+        for row, (_, values, colour) in enumerate(cells):
+            share = np.histogram(values, np.linspace(0, 1, 41))[0] / values.size
+            heights = np.sqrt(share / share.max()) * 0.85  # by the root, so that the rare wrong scores can be seen
+            axes.bar(np.arange(0.0125, 1, 0.025), -heights, 0.024, bottom=row, color=colour)
+        if unsure_band is not None and unsure_band[0] < unsure_band[1]:
+            axes.axvspan(*unsure_band, color=_FAINT, alpha=0.22, linewidth=0, label="unsure")
+        axes.axvline(threshold, color=_INK, linestyle="--", linewidth=1.5, label=f"threshold {threshold:.3g}")
+        axes.set_yticks([row - 0.35 for row in range(len(cells))], [cell[0] for cell in cells])
+        axes.set(
+            xlim=(0, 1), ylim=(len(cells) - 0.9, -1.0), xlabel="score (probability of fake); heights by square root"
+        )
+        axes.tick_params(axis="y", length=0)
+        axes.grid(visible=False, axis="y")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+
+
+def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path | str, note: str = "") -> None:
+    """A heat map: a line a perturbation, a column a set of faces; in each cell balanced accuracy, and AUC below.
+
+    `rows`: `robustness.robustness_rows`: perturbation, set, balanced_accuracy, roc_auc; an empty cell is undefined.
+    """
+    lines = list(dict.fromkeys(str(row["perturbation"]) for row in rows))
+    columns = list(dict.fromkeys(str(row["set"]) for row in rows))
+    values = np.full((len(lines), len(columns)), np.nan)
+    with _drawing(path, 1.9 + 0.52 * len(lines), "Robustness: balanced accuracy, and AUC below it", note) as figure:
+        axes = figure.subplots()
+        for row in rows:
+            if row.get("balanced_accuracy") is not None:
+                line, column = lines.index(str(row["perturbation"])), columns.index(str(row["set"]))
+                values[line, column] = value = float(row["balanced_accuracy"])
+                text = f"{value:.3f}\n{float(row['roc_auc']):.3f}"
+                axes.text(
+                    column, line, text, ha="center", va="center", fontsize=10, color=_ink_on(max(value, 0.5), 0.5)
+                )
+        _draw_cells(figure, axes, values, "balanced accuracy", low=0.5)
+        axes.xaxis.tick_top()
+        axes.set_xticks(range(len(columns)), [textwrap.fill(name, 16) for name in columns])
+        axes.set_yticks(range(len(lines)), lines)
+
+
+def _colours(count: int) -> list[str]:
+    return [_SERIES[index % len(_SERIES)] for index in range(count)]
