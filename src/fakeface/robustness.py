@@ -1,0 +1,186 @@
+"""What happens to a face on its way through the internet, as pure functions, and what a detector then makes of it.
+
+A perturbation takes images (N, size, size, 3) uint8 RGB and returns new ones of the same shape and dtype; those given
+stay as they are. PERTURBATIONS holds the robustness table's by name; the change that EQUALISED makes is the shortcut
+probe.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fakeface.evaluation import Floats, Ints, binary_metrics, macro_weights, per_pair
+
+Images: TypeAlias = npt.NDArray[np.uint8]
+Perturbation: TypeAlias = Callable[[Images, int], Images]  # images, seed
+Scorer: TypeAlias = Callable[[Images], npt.ArrayLike]  # images (N, size, size, 3) to scores (N,)
+
+UNCHANGED = "none"
+EQUALISED = "equalised"
+_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in JPEG
+_BLUR_REACH = 4.0  # sigmas: what lies beyond is less than a hundredth of a grey level
+
+
+def jpeg(images: Images, quality: int) -> Images:
+    """Coded as JPEG of this quality (1 to 100, libjpeg's scale, 4:2:0 colour) and decoded again."""
+    return _each(images, lambda image: _coded(image, quality))
+
+
+def _coded(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return Image.open(buffer)
+
+
+def blur(images: Images, sigma: float) -> Images:
+    """Blurred by a Gaussian of `sigma` pixels, mirrored at the border; sigma 0 changes nothing."""
+    if sigma == 0:
+        return images.copy()
+    import cv2
+
+    width = 2 * int(np.ceil(_BLUR_REACH * sigma)) + 1
+    blurred = [cv2.GaussianBlur(image, (width, width), sigma, borderType=cv2.BORDER_REFLECT_101) for image in images]
+    return np.stack(blurred).astype(np.uint8, copy=False) if blurred else images.copy()
+
+
+def rescale(images: Images, scale: float) -> Images:
+    """Resized to `scale` times the side by an antialiased cubic filter, and back; scale 1 changes nothing."""
+    size = images.shape[1]
+    other = max(1, round(size * scale))
+    return _each(images, lambda image: _resized(_resized(image, other), size))
+
+
+def crop(images: Images, fraction: float) -> Images:
+    """The middle `fraction` (over 0, at most 1) of each side, enlarged to the full size; 1 changes nothing."""
+    size = images.shape[1]
+    inner = max(1, round(size * fraction))
+    start = (size - inner) // 2
+    box = (start, start, start + inner, start + inner)
+    return _each(images, lambda image: _resized(image.crop(box), size))
+
+
+def _resized(image: Image.Image, size: int) -> Image.Image:
+    return image.resize((size, size), Image.Resampling.BICUBIC)
+
+
+def noise(images: Images, sigma: float, seed: int) -> Images:
+    """With Gaussian noise of `sigma` grey levels added to each channel; another field for each image of a batch."""
+    rng = np.random.default_rng(seed)
+    noisy = np.empty_like(images)
+    for index, image in enumerate(images):  # one by one: a batch of floats would be four times the images
+        field = rng.standard_normal(image.shape, dtype=np.float32)
+        noisy[index] = np.clip(np.rint(image + np.float32(sigma) * field), 0, 255)
+    return noisy
+
+
+def grey(images: Images) -> Images:
+    """Luminance (ITU-R BT.601) in all three channels."""
+    luminance = np.rint(images @ _LUMA).astype(np.uint8)
+    return np.repeat(luminance[..., None], 3, axis=-1)
+
+
+def equalise(images: Images) -> Images:
+    """All alike in framing, size and format: the middle 80 %, brought to half the side and back, as JPEG quality 75.
+
+    A detector that told the sources apart by crop, native size or coding loses that here; one that sees the generator
+    keeps part of it.
+    """
+    return jpeg(rescale(crop(images, 0.8), 0.5), 75)
+
+
+def _each(images: Images, change: Callable[[Image.Image], Image.Image]) -> Images:
+    changed = np.empty_like(images)
+    for index, image in enumerate(images):
+        changed[index] = np.asarray(change(Image.fromarray(image)))
+    return changed
+
+
+def _seedless(function: Callable[..., Images], *strength: float) -> Perturbation:
+    return lambda images, seed: function(images, *strength)
+
+
+def _noisy(sigma: float) -> Perturbation:
+    return lambda images, seed: noise(images, sigma, seed)
+
+
+PERTURBATIONS: Mapping[str, Perturbation] = (
+    {UNCHANGED: _seedless(np.copy)}
+    | {f"jpeg {quality}": _seedless(jpeg, quality) for quality in (95, 90, 75, 50, 30)}
+    | {f"blur {sigma:g}": _seedless(blur, sigma) for sigma in (0.5, 1, 2, 3)}
+    | {f"scale {scale:g}": _seedless(rescale, scale) for scale in (2, 0.75, 0.5, 0.25)}
+    | {f"noise {sigma}": _noisy(sigma) for sigma in (2, 5, 10)}
+    | {f"crop {fraction:g}": _seedless(crop, fraction) for fraction in (0.9, 0.75)}
+    | {"grey": _seedless(grey), EQUALISED: _seedless(equalise)}
+)
+
+
+def perturbed_scores(
+    score: Scorer, images: Images, perturbation: Perturbation, seed: int = 0, batch_size: int = 256
+) -> Floats:
+    """Scores (N,) of perturbed images (N, size, size, 3), perturbed and scored `batch_size` at a time.
+
+    `images` may be memory-mapped. Another batch size draws other noise.
+    """
+    scores = [
+        np.asarray(score(perturbation(np.asarray(images[start : start + batch_size]), seed + start)), np.float64)
+        for start in range(0, len(images), batch_size)
+    ]
+    return np.concatenate(scores) if scores else np.empty(0)
+
+
+def robustness_rows(
+    score: Scorer,
+    images: Images,
+    sources: Sequence[str],
+    labels: npt.ArrayLike,
+    threshold: float,
+    *,
+    seed: int = 0,
+    perturbations: Mapping[str, Perturbation] = PERTURBATIONS,
+) -> list[dict[str, Any]]:
+    """The robustness table, a row for each perturbation and set of faces, at the threshold fitted on clean faces.
+
+    Sets: "macro" (`evaluation.macro_weights`), then each "REAL vs FAKE" pair of sources. Keys: perturbation, set,
+    accuracy, balanced_accuracy, roc_auc, n_real, n_fake, and change: of the balanced accuracy against the first
+    perturbation. What one class cannot define is None.
+    """
+    rows: list[dict[str, Any]] = []
+    first: dict[str, float] = {}
+    for name, perturbation in perturbations.items():
+        scores = perturbed_scores(score, images, perturbation, seed)
+        for faces, metrics in _metrics_of_sets(sources, labels, scores, threshold).items():
+            balanced = metrics.get("balanced_accuracy")
+            if balanced is not None:
+                first.setdefault(faces, balanced)
+            row = {key: metrics.get(key) for key in ("accuracy", "balanced_accuracy", "roc_auc", "n_real", "n_fake")}
+            change = None if balanced is None else balanced - first[faces]
+            rows.append({"perturbation": name, "set": faces, **row, "change": change})
+    return rows
+
+
+def _metrics_of_sets(
+    sources: Sequence[str], labels: npt.ArrayLike, scores: Floats, threshold: float
+) -> dict[str, dict[str, float]]:
+    macro = binary_metrics(labels, scores, threshold, macro_weights(labels, sources))
+    return {"macro": macro} | per_pair(sources, labels, scores, threshold)
+
+
+def evenly_drawn_rows(sources: Sequence[str], labels: npt.ArrayLike, at_most: int, seed: int = 0) -> Ints:
+    """Sorted indices of at most `at_most` rows of each class of each source, drawn without replacement.
+
+    Every perturbation scores every face again; a few hundred a source tell a fall of 0.05 from noise.
+    """
+    labels, names = np.asarray(labels), np.asarray(sources, dtype=str)
+    rng = np.random.default_rng(seed)
+    drawn = [
+        rng.permutation(np.flatnonzero((names == name) & (labels == label)))[:at_most]
+        for name in np.unique(names)
+        for label in np.unique(labels)
+    ]
+    return np.sort(np.concatenate(drawn)) if drawn else np.empty(0, np.int64)
