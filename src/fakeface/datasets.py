@@ -1,0 +1,149 @@
+"""datasets/raw → datasets/split: decoded, shared out, proven and written, with every file accounted for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fakeface import HELDOUT, PARTS
+from fakeface.decoded import DecodedImages, Limits, decode_files
+from fakeface.errors import UserError
+from fakeface.near_duplicates import near_duplicate_groups
+from fakeface.params import Data, Profile
+from fakeface.raw import Collection, Rejected, read_collection
+from fakeface.splits import ROLES, Candidate, Placed, Split, assert_no_leak, require_every_part, split_images
+from fakeface.store import StoredImage, write_store
+from fakeface.tables import some, write_json, write_rows
+
+
+def split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data, size: int) -> dict[str, Any]:
+    """Write a store for each role, `reports`/rejected.csv and `reports`/split.json; return the content of the latter.
+
+    Args:
+        raw: datasets/raw as `raw.collect_sources` left it.
+        cache: folder for decoded images, which later runs go on with; may be deleted between runs.
+        into: datasets/split.
+        reports: reports/data.
+        data: the section of params.yaml.
+        size: pixels a side.
+
+    Raises:
+        UserError: raw files differ from their manifest, too many of a source are unusable, or a part has no image of
+            a label. rejected.csv is written before the last two.
+    """
+    collection = read_collection(raw)
+    profile = _profile_of(collection, data)
+    limits = Limits(int(data.max_megabytes * 1e6), int(data.max_megapixels * 1e6))
+    crops = {name: source.crop for name, source in profile.sources.items()}
+    images, undecodable = decode_files(collection.files, raw, cache, size, crops, limits)
+    unusable = sorted(collection.rejected + undecodable)
+    write_rows(reports / "rejected.csv", Rejected._fields, unusable)
+    refuse_bad_sources(unusable, [file.source for file in images.files], data.rejected_share, reports)
+    looks = near_duplicate_groups(images.hashes, data.near_duplicate_bits).tolist()
+    candidates = [Candidate(file, look) for file, look in zip(images.files, looks, strict=True)]
+    split = split_images(candidates, profile.sources, data.split)
+    write_rows(reports / "rejected.csv", Rejected._fields, sorted(unusable + split.set_aside))
+    assert_no_leak(split.placed)
+    require_every_part(split.placed, data.split)
+    _write_stores(split, images, into)
+    summary = _summary(collection, profile, unusable, split)
+    write_json(reports / "split.json", summary)
+    return summary
+
+
+def refuse_bad_sources(unusable: Sequence[Rejected], usable: Iterable[str], limit: float, reports: Path) -> None:
+    """Check the share of unusable files in each source.
+
+    Args:
+        unusable: the files set aside.
+        usable: the source of each other file.
+        limit: the largest share allowed, 0 to 1.
+        reports: where rejected.csv lies.
+
+    Raises:
+        UserError: a source is above the limit.
+    """
+    good, bad = Counter(usable), Counter(file.source for file in unusable)
+    for source, count in sorted(bad.items()):
+        total = count + good[source]
+        if count > limit * total:
+            reasons = Counter(file.reason for file in unusable if file.source == source)
+            listed = some([f"{reason} ({times:,})" for reason, times in reasons.most_common()], 3)
+            raise UserError(
+                f"Source '{source}' has {count:,} unusable files of {total:,}, {count / total:.1%} where "
+                f"data.rejected_share allows {limit:.1%}: {listed}; see {reports / 'rejected.csv'}, then mend or "
+                "remove them, or raise the share."
+            )
+
+
+def _profile_of(collection: Collection, data: Data) -> Profile:
+    profile = data.profiles.get(collection.profile)
+    if profile is None or collection.sources != {name: source.label for name, source in profile.sources.items()}:
+        raise UserError(
+            f"params.yaml has other sources for the profile '{collection.profile}' than datasets/raw was made with; "
+            "run the download stage again."
+        )
+    return profile
+
+
+def _write_stores(split: Split, images: DecodedImages, into: Path) -> None:
+    numbers = {file.path: number for number, file in enumerate(images.files)}
+    for role in ROLES:
+        chosen = [image for image in split.placed if image.role == role]
+        order = [numbers[image.file.path] for image in chosen]
+        rows = [
+            StoredImage(
+                image.file.path,
+                image.file.source,
+                image.file.label,
+                image.part,
+                image.file.sha256,
+                image.group,
+                int(images.widths[number]),
+                int(images.heights[number]),
+            )
+            for image, number in zip(chosen, order, strict=True)
+        ]
+        write_store(rows, images.blocks(order), images.size, into / role)
+
+
+def _summary(collection: Collection, profile: Profile, unusable: Sequence[Rejected], split: Split) -> dict[str, Any]:
+    found = Counter(file.source for file in collection.files)
+    bad = Counter(file.source for file in unusable)
+    aside = Counter(file.source for file in split.set_aside)
+    sources = {
+        name: {
+            "label": source.label,
+            "found": found[name] + sum(file.source == name for file in collection.rejected),
+            "unusable": bad[name],
+            "set_aside": aside[name],
+            "unused": split.unused.get(name, 0),
+            "roles": _counts(image for image in split.placed if image.file.source == name),
+        }
+        for name, source in profile.sources.items()
+    }
+    return {
+        "profile": collection.profile,
+        "note": profile.note,
+        "images": len(split.placed),
+        "unusable": len(unusable),
+        "ignored": collection.ignored,
+        "repaired": split.repaired,
+        "groups": {"of_two_or_more": split.groups, "largest": split.largest_group},
+        "leaks": 0,  # proven before anything was written
+        "roles": {
+            label: _counts(image for image in split.placed if image.file.label == label) for label in ("real", "fake")
+        },
+        "sources": sources,
+    }
+
+
+def _counts(placed: Iterable[Placed]) -> dict[str, dict[str, int]]:
+    counted = Counter((image.role, image.part) for image in placed)
+    return {
+        role: {part: counted[role, part] for part in (*PARTS, HELDOUT) if counted[role, part]}
+        for role in ROLES
+        if any(counted[role, part] for part in (*PARTS, HELDOUT))
+    }

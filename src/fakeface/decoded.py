@@ -1,0 +1,270 @@
+"""Every raw image decoded once, into one array on disk that later runs and killed runs go on with.
+
+The array lies in a folder of its own, which is no output of a stage: deleting it costs time and nothing else. A row is
+used only if its sum is right and if decoder, size and limits are those it was made with.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import inspect
+import os
+import shutil
+import signal
+import threading
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import PIL
+
+from fakeface import images, near_duplicates
+from fakeface.errors import UserError
+from fakeface.folder_lock import folder_lock
+from fakeface.images import Crop, RejectedImage, decode_image, inspect_image, read_content
+from fakeface.near_duplicates import perceptual_hash
+from fakeface.progress import progress
+from fakeface.raw import RawFile, Rejected
+from fakeface.tables import read_whole_lines, some
+
+CHUNK = 64  # images a task
+_FEW = 512  # images that are decoded sooner than worker processes start
+_ARRAY, _INDEX, _KEY = "images.bin", "index.csv", "key.txt"
+
+
+class Limits(NamedTuple):
+    """What is set aside undecoded."""
+
+    max_bytes: int
+    max_pixels: int
+
+
+class _Row(NamedTuple):
+    number: int
+    crc32: int
+    width: int
+    height: int
+    hash: int
+
+
+_ImageKey: TypeAlias = tuple[str, str]  # sha256 of the file, crop
+_Pixels: TypeAlias = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class DecodedImages:
+    """The usable files, and what is known of each in the same order, (N,).
+
+    `hashes` are perceptual, uint64; `widths` and `heights` are the file's, in pixels, int64.
+    """
+
+    files: list[RawFile]
+    size: int
+    hashes: npt.NDArray[np.uint64]
+    widths: npt.NDArray[np.int64]
+    heights: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    array: Path
+
+    def blocks(self, numbers: Sequence[int], count: int = 256) -> Iterator[_Pixels]:
+        """Give the images of these files in order, up to `count` at once, as (n, size, size, 3) uint8."""
+        with self.array.open("rb", buffering=0) as file:
+            for start in range(0, len(numbers), count):
+                rows = self.rows[np.asarray(numbers[start : start + count], np.int64)]
+                block = np.empty((len(rows), self.size, self.size, 3), np.uint8)
+                for image, row in zip(block, rows, strict=True):
+                    # Read, not mapped: mapped pages would count as this process's memory.
+                    os.preadv(file.fileno(), [memoryview(image).cast("B")], int(row) * image.nbytes)
+                yield block
+
+
+def decode_files(
+    files: Sequence[RawFile],
+    raw: Path,
+    cache: Path,
+    size: int,
+    crops: Mapping[str, str],
+    limits: Limits,
+    workers: int | None = None,
+) -> tuple[DecodedImages, list[Rejected]]:
+    """Decode the files that `cache` does not hold yet; return all usable ones, and the others with their reasons.
+
+    Args:
+        files: as datasets/raw/manifest.csv lists them; bytes that differ from its sha256 are an error, not an image.
+        raw: datasets/raw.
+        cache: the folder of the array; one process at a time.
+        size: pixels a side.
+        crops: source to crop, as `images.Crop.parse` reads it.
+        limits: what is set aside undecoded.
+        workers: processes; None for one a core, 1 for none beside this.
+
+    Raises:
+        UserError: raw files are missing or changed, a crop is unknown, or a worker was killed.
+    """
+    crops = {source: str(Crop.parse(crop)) for source, crop in crops.items()}
+    keys: list[_ImageKey] = [(file.sha256, crops[file.source]) for file in files]
+    with folder_lock(cache):
+        done = _open_cache(cache, size, limits, set(keys))
+        new = {key: file for key, file in zip(keys, files, strict=True) if key not in done}
+        refused, differing = _decode_new(new, done, raw, cache, size, limits, workers)
+    if differing:
+        raise UserError(
+            f"{len(differing):,} files in {raw} are missing or have other bytes than its manifest lists: "
+            f"{some(sorted(differing))}; run the download stage again."
+        )
+    usable = [(file, done[key]) for file, key in zip(files, keys, strict=True) if key in done]
+    rejected = [
+        Rejected(file.path, file.source, refused[key]) for file, key in zip(files, keys, strict=True) if key not in done
+    ]
+    facts = np.array([row for _, row in usable], np.uint64).reshape(-1, len(_Row._fields))
+    number, _, width, height = facts[:, :4].astype(np.int64).T
+    return DecodedImages(
+        [file for file, _ in usable], size, facts[:, 4], width, height, number, cache / _ARRAY
+    ), rejected
+
+
+def _open_cache(cache: Path, size: int, limits: Limits, wanted: set[_ImageKey]) -> dict[_ImageKey, _Row]:
+    """Return the rows that are wanted and whole; start anew if they were made by other code or settings."""
+    made_by = (inspect.getsource(images), inspect.getsource(near_duplicates), PIL.__version__, size, limits)
+    fingerprint = hashlib.sha256(repr(made_by).encode()).hexdigest()
+    if not (cache / _KEY).is_file() or (cache / _KEY).read_text() != fingerprint:
+        shutil.rmtree(cache, ignore_errors=True)
+        cache.mkdir(parents=True)
+        (cache / _KEY).write_text(fingerprint)
+    (cache / _ARRAY).touch()
+    rows: dict[_ImageKey, _Row] = {}
+    for line in read_whole_lines(cache / _INDEX):
+        if len(line) == 7 and all(value.isdecimal() for value in line[2:]):
+            rows[line[0], line[1]] = _Row(*map(int, line[2:]))
+    return {key: rows[key] for key in _whole_rows(cache / _ARRAY, rows, wanted & rows.keys(), 3 * size * size)}
+
+
+def _whole_rows(array: Path, rows: Mapping[_ImageKey, _Row], wanted: set[_ImageKey], length: int) -> list[_ImageKey]:
+    in_order = sorted(wanted, key=lambda key: rows[key].number)
+    with array.open("rb", buffering=0) as file:
+        return [
+            key
+            for key in in_order
+            if zlib.crc32(os.pread(file.fileno(), length, rows[key].number * length)) == rows[key].crc32
+        ]
+
+
+class _Task(NamedTuple):
+    files: list[tuple[str, str, str]]  # path, sha256, crop
+    first_row: int
+    array: Path
+    size: int
+    limits: Limits
+
+
+_Outcome: TypeAlias = _Row | str | None  # decoded, rejected for this reason, or not the listed bytes
+
+
+def _decode_new(
+    new: Mapping[_ImageKey, RawFile],
+    done: dict[_ImageKey, _Row],
+    raw: Path,
+    cache: Path,
+    size: int,
+    limits: Limits,
+    workers: int | None,
+) -> tuple[dict[_ImageKey, str], list[str]]:
+    """Add new images to the array, the index and `done`; return reasons of the rejected, and paths that differ."""
+    refused: dict[_ImageKey, str] = {}
+    differing: list[str] = []
+    free_row = (cache / _ARRAY).stat().st_size // (3 * size * size)
+    chunks = [list(new)[start : start + CHUNK] for start in range(0, len(new), CHUNK)]
+    tasks = [
+        _Task(
+            [(str(raw / new[key].path), *key) for key in chunk], free_row + CHUNK * number, cache / _ARRAY, size, limits
+        )
+        for number, chunk in enumerate(chunks)
+    ]
+    with progress("decoding images", len(new)) as advance, (cache / _INDEX).open("a", newline="") as file:
+        index = csv.writer(file, lineterminator="\n")
+        for chunk, outcomes in zip(chunks, _run(tasks, workers), strict=True):
+            for key, outcome in zip(chunk, outcomes, strict=True):
+                if isinstance(outcome, _Row):
+                    done[key] = outcome
+                    index.writerow((*key, *outcome))
+                elif outcome is None:
+                    differing.append(new[key].path)
+                else:
+                    refused[key] = outcome
+            file.flush()
+            advance(len(chunk))
+    return refused, differing
+
+
+def _run(tasks: Sequence[_Task], workers: int | None) -> Iterator[list[_Outcome]]:
+    workers = workers or len(os.sched_getaffinity(0))
+    if workers == 1 or sum(len(task.files) for task in tasks) <= _FEW:
+        yield from map(_decode_chunk, tasks)
+        return
+    try:
+        with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker) as pool:
+            yield from pool.map(_decode_chunk, tasks)
+    except BrokenProcessPool:
+        raise UserError(
+            "A process that decodes images was killed, perhaps for want of memory; "
+            "free some or lower data.max_megapixels, and run this again: it goes on where it was."
+        ) from None
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
+
+    def end_with_parent() -> None:
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _decode_chunk(task: _Task) -> list[_Outcome]:
+    """Decode a task's files into the array, from its first row on."""
+    decoded = [_decode_file(*file, task.size, task.limits) for file in task.files]
+    pixels = [one[0] for one in decoded if isinstance(one, tuple)]
+    if not pixels:
+        return [one for one in decoded if not isinstance(one, tuple)]
+    block = np.stack(pixels)
+    with task.array.open("r+b", buffering=0) as file:
+        # Written, not mapped: a full disk is then an error that can be told instead of a killed process.
+        _write_at(file.fileno(), block, task.first_row * block[0].nbytes)
+    hashes = iter(perceptual_hash(block).tolist())
+    numbers = iter(range(task.first_row, task.first_row + len(block)))
+    return [
+        _Row(next(numbers), zlib.crc32(one[0]), one[1], one[2], next(hashes)) if isinstance(one, tuple) else one
+        for one in decoded
+    ]
+
+
+def _decode_file(path: str, sha256: str, crop: str, size: int, limits: Limits) -> tuple[_Pixels, int, int] | str | None:
+    """Give the image with the file's width and height, the reason for its rejection, or None for other bytes."""
+    try:
+        content = read_content(path, max_bytes=limits.max_bytes)
+        if hashlib.sha256(content).hexdigest() != sha256:
+            return None
+        facts = inspect_image(content, **limits._asdict())
+        return decode_image(content, size, Crop.parse(crop), **limits._asdict()), facts.width, facts.height
+    except RejectedImage as rejection:
+        return rejection.reason
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _write_at(descriptor: int, block: _Pixels, offset: int) -> None:
+    view = memoryview(block).cast("B")
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written

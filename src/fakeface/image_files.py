@@ -1,0 +1,83 @@
+"""Which files of a folder are taken for images, and which are refused by their name or kind."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+# What lies beside images in published collections. Anything else is taken for an image and proven by decoding it.
+IGNORED_SUFFIXES = {".md", ".csv", ".tsv", ".txt", ".json", ".ini", ".db", ".dvc"}
+IGNORED_STEMS = {"readme", "license", "licence", "sources", "citation", "manifest"}
+IGNORED_FOLDERS = {"__MACOSX"}
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of one folder: `images` by relative POSIX path, sorted; `refused` with escaped paths and reasons."""
+
+    images: list[str]
+    refused: list[tuple[str, str]]
+    ignored: int  # hidden files and folders, documents and tables
+
+
+def list_images(folder: Path) -> Listing:
+    """List a folder's image files, in all its subfolders; symbolic links to folders are not followed.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    base = os.path.realpath(folder)
+    images: list[str] = []
+    refused: list[tuple[str, str]] = []
+    ignored = 0
+    for where, subfolders, names in os.walk(base, onerror=_raise):
+        skipped = {name for name in subfolders if name.startswith(".") or name in IGNORED_FOLDERS}
+        ignored += len(skipped)
+        subfolders[:] = sorted(set(subfolders) - skipped)
+        links = [name for name in subfolders if Path(where, name).is_symlink()]
+        for name in names + links:
+            path = Path(where, name)
+            relative = str(path.relative_to(base))
+            if _is_ignored(path):
+                ignored += 1
+            elif (reason := _reason_to_refuse(path, relative, base)) is not None:
+                refused.append((escaped(relative), reason))
+            else:
+                images.append(relative)
+    return Listing(sorted(images), sorted(refused), ignored)
+
+
+def escaped(name: str) -> str:
+    r"""Write a file name in printable UTF-8: bytes that are none, and control characters, as \\xNN."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def _is_ignored(path: Path) -> bool:
+    if path.name.startswith(".") or path.suffix.lower() in IGNORED_SUFFIXES:
+        return True
+    return not path.suffix and path.name.lower() in IGNORED_STEMS
+
+
+def _reason_to_refuse(path: Path, relative: str, base: str) -> str | None:
+    try:
+        relative.encode("utf-8")
+    except UnicodeEncodeError:
+        return "name is not UTF-8"
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in relative):
+        return "name has a line break or control character"
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "symbolic link to nothing" if path.is_symlink() else "cannot be read"
+    if path.is_symlink() and not path.resolve().is_relative_to(base):
+        return "symbolic link out of the folder"
+    if stat.S_ISDIR(mode):
+        return "symbolic link to a folder"
+    return None if stat.S_ISREG(mode) else "not a regular file"
+
+
+def _raise(error: OSError) -> None:
+    raise error

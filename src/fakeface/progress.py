@@ -1,0 +1,56 @@
+"""How far a long step is: a bar on a terminal, a few plain lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+STEPS = 10  # plain lines a step, at most
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Give a function `advance(count)` that shows how much of `total` is done; the display goes to stderr.
+
+    Args:
+        what: the step in a few words, "decoding images" for instance.
+        total: the number of pieces; nothing is shown for 0.
+    """
+    if total <= 0:
+        yield lambda count: None
+    elif sys.stderr.isatty():
+        with _bar(what, total) as advance:
+            yield advance
+    else:
+        yield _plain_lines(what, total)
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.MofNCompleteColumn(),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def _plain_lines(what: str, total: int) -> Callable[[int], None]:
+    done = shown = 0
+
+    def advance(count: int) -> None:
+        nonlocal done, shown
+        done += count
+        step = done * STEPS // total
+        if step > shown:
+            shown = step
+            print(f"{what}: {done:,} of {total:,} ({100 * done // total} %)", file=sys.stderr, flush=True)
+
+    return advance

@@ -1,0 +1,91 @@
+"""CSV and JSON files that are written whole or not at all, and read with one sentence for what is wrong in them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from fakeface.errors import UserError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """Open a UTF-8 text file for writing that takes its name only once all is written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.partial")
+    with beside.open("w", encoding="utf-8", newline="") as file:
+        yield file
+    beside.replace(path)
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file with a header line; lines end with a newline alone."""
+    with whole_file(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write indented JSON that ends with a newline."""
+    with whole_file(path) as file:
+        json.dump(content, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+
+
+def read_rows(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
+    """Give the rows of a CSV file, each with at least the columns `needed`.
+
+    Raises:
+        UserError: the file is missing, no UTF-8, or a column or value is missing.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            lacking = [column for column in needed if column not in (reader.fieldnames or ())]
+            if lacking:
+                raise UserError(f"{path} has no column '{lacking[0]}'; it needs {', '.join(needed)}.")
+            for row in reader:
+                if None in row or None in row.values():
+                    raise UserError(f"{path}, line {reader.line_num}: wrong number of values; write it again.")
+                yield row
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run the stage that makes it again.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is not a CSV file in UTF-8 ({error}); write it again.") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        UserError: the file is missing or holds no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; run the stage that makes it again.") from None
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON ({error}); run the stage that makes it again.") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no JSON object; run the stage that makes it again.")
+    return content
+
+
+def some(names: Sequence[str], shown: int = 5) -> str:
+    """Join the first few names for a sentence and count the others."""
+    text = ", ".join(names[:shown])
+    return text if len(names) <= shown else f"{text} and {len(names) - shown:,} more"
+
+
+def read_whole_lines(path: Path) -> Iterator[list[str]]:
+    """Give the values of each line of a journal, a CSV file without a header that a killed process may have cut."""
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            yield from csv.reader(line for line in file if line.endswith("\n"))
+    except (FileNotFoundError, csv.Error):
+        return
