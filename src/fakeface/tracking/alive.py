@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,16 @@ def show(folder: Path, name: str, **words: Any) -> Sign | None:
     return sign
 
 
-def take_dead(folder: Path) -> Iterator[dict[str, Any]]:
-    """What the runs that ended without a word said last, each once: the signs of dead processes are removed."""
+def take_dead(folder: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """What the runs that ended without a word said, each once: their signs are removed, where they say `wanted`."""
     for path in sorted(folder.glob("*.jsonl")):
         descriptor = _locked(path, create=False)
         if descriptor is None:
             continue
         words = _words(path)
+        if words and any(words.get(key) != wanted[key] for key in wanted):
+            os.close(descriptor)
+            continue
         if words:
             yield words
         Sign(path, descriptor).close()

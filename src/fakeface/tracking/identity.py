@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import json
 import os
 import re
+import socket
 import subprocess
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,7 @@ class Experiment:
     content_key: str
     name: str
     note: str
+    collection: str = "fakeface"  # what MLflow calls an experiment: the table that holds the row
     tags: Mapping[str, str] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
@@ -58,7 +62,8 @@ def identify(project_root: Path, environ: Mapping[str, str] = os.environ) -> Exp
     """The experiment of this process: the same for every stage of one `dvc repro` or `dvc exp run`."""
     commit = _git(project_root, "rev-parse", "HEAD") or "no-commit"
     name, baseline = environ.get("DVC_EXP_NAME", ""), environ.get("DVC_EXP_BASELINE_REV", "")
-    parameters = _sha256(_bytes(project_root / "params.yaml"))
+    chosen = _yaml(project_root / "params.yaml")
+    parameters = json.dumps(chosen, sort_keys=True, default=str)
     repository = _repository_id(main_folder(project_root, environ))
     content = _sha256("\n".join([repository, baseline or commit, parameters, _data(project_root), _code(project_root)]))
     key = _sha256("\n".join([repository, baseline, name, parameters])) if name else content
@@ -68,6 +73,9 @@ def identify(project_root: Path, environ: Mapping[str, str] = os.environ) -> Exp
         content_key=content[:20],
         name=shown,
         note=_note(name, baseline, commit, shown),
+        collection=environ.get("MLFLOW_EXPERIMENT_NAME")
+        or (chosen.get("tracking") or {}).get("experiment")
+        or "fakeface",
         tags=_tags(project_root, commit, name, baseline),
     )
 
@@ -103,13 +111,9 @@ def _changed_files(project_root: Path) -> list[str]:
 
 def _data(project_root: Path) -> str:
     """The hashes DVC has locked for the outputs of the stages that make the data, known before any training starts."""
-    try:
-        lock = yaml.safe_load((project_root / "dvc.lock").read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError):
-        return ""
-    stages = lock.get("stages", {}) if isinstance(lock, dict) else {}
+    stages = _yaml(project_root / "dvc.lock").get("stages") or {}
     outs = (stages.get("split") or {}).get("outs") or []
-    return ",".join(sorted(str(out.get("md5", "")) for out in outs if isinstance(out, dict)))
+    return ",".join(sorted(str(out.get("md5")) for out in outs))
 
 
 def _code(project_root: Path) -> str:
@@ -120,17 +124,17 @@ def _code(project_root: Path) -> str:
 
 def _repository_id(main: Path) -> str:
     """A random name for this clone, so that colleagues on one server do not write into each other's rows."""
-    path = private_folder(main) / "repository_id"
-    if not path.exists():
-        draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-        draft.write_text(uuid.uuid4().hex)
-        try:
-            os.link(draft, path)  # fails where another process was first: then its name counts
-        except FileExistsError:
-            pass
-        finally:
+    try:
+        path = private_folder(main) / "repository_id"
+        if not path.exists():
+            draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+            draft.write_text(uuid.uuid4().hex)
+            with suppress(FileExistsError):  # another process was first: its name counts
+                os.link(draft, path)
             draft.unlink()
-    return path.read_text().strip()
+        return path.read_text().strip()
+    except OSError:  # a folder that cannot be written to still has a place
+        return f"{socket.gethostname()}:{main}"
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -148,9 +152,13 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _bytes(path: Path) -> bytes:
-    return path.read_bytes() if path.is_file() else b""
+def _yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):  # whoever needs the file complains about it
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
-def _sha256(text: str | bytes) -> str:
-    return hashlib.sha256(text.encode() if isinstance(text, str) else text).hexdigest()
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -52,6 +52,11 @@ def short_value(value: object) -> str:
     return text[: LONGEST_VALUE - len(tail)] + tail
 
 
+def same(one: float, other: float) -> bool:
+    """Whether two values of a metric are one: a store may round the last digit, and nan is nan."""
+    return math.isclose(one, other, rel_tol=1e-9) or (math.isnan(one) and math.isnan(other))
+
+
 def last_words(numbers: Mapping[str, float]) -> str:
     """`loss 0.31, accuracy 0.9` out of the metrics of an epoch."""
     return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if math.isfinite(value))

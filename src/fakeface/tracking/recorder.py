@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,40 +12,53 @@ from pathlib import Path
 
 from fakeface.tracking import alive, undelivered
 from fakeface.tracking.identity import private_folder
-from fakeface.tracking.mlflow_store import MlflowStore, default_uri, is_gone, is_refused, reason
+from fakeface.tracking.mlflow_store import MlflowStore, default_uri
+from fakeface.tracking.reasons import is_gone, is_refused, reason
 from fakeface.tracking.undelivered import Event
 
 _LOG = logging.getLogger("fakeface.tracking")
-_SECONDS_BETWEEN_TRIES = 30.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 600.0  # seconds between tries: each may cost the training 40 s of waiting
 
 
 class Recorder:
     """Sends events to one tracking store in the order they come."""
 
     def __init__(self, main: Path, uri: str = "") -> None:
+        self.main = main
         self.store = MlflowStore(main, uri or default_uri(main))
-        self.folder = private_folder(main, "undelivered")
+        self.folder = main / ".fakeface" / "undelivered"
+        self._turn = threading.RLock()
         self._warned = False
-        self._next_try = 0.0
+        self._pause, self._next_try = _FIRST_PAUSE, 0.0
+        self._starts: dict[tuple[str, str], Event] = {}
 
-    def record(self, event: Event) -> None:
-        """Record the event, after all that is waiting; keep it where that fails."""
-        waiting = any(self.folder.glob("*.json"))
-        if waiting and time.monotonic() >= self._next_try:
-            waiting = self.deliver() > 0
-        if waiting or not self._recorded(event):
-            self._keep(event)
+    def record(self, event: Event, *, last: bool = False) -> None:
+        """Record the event, after all that is waiting; keep it where that fails. `last`: try now, whatever happened."""
+        with self._turn:
+            if event.kind == "start":
+                self._starts[event.experiment["key"], event.stage] = event
+            waiting = self.waiting() > 0
+            if waiting and (last or time.monotonic() >= self._next_try):
+                waiting = self.deliver() > 0
+            if waiting or not self._done(event):
+                self._keep(event)
+
+    def waiting(self) -> int:
+        """How many events wait."""
+        return sum(1 for _ in self.folder.glob("*.json"))
 
     def deliver(self) -> int:
         """Send what is waiting, oldest first; returns how many events still wait."""
-        with alive.lock(private_folder(self.store._main) / "deliver.lock"):
+        if not self.waiting():
+            return 0
+        with self._turn, alive.lock(private_folder(self.main) / "deliver.lock"):
             for path, event in undelivered.kept(self.folder):
-                if not self._recorded(event, path):
+                if not self._done(event, path):
                     break
                 undelivered.drop(path)
-        return sum(1 for _ in self.folder.glob("*.json"))
+        return self.waiting()
 
-    def _recorded(self, event: Event, path: Path | None = None) -> bool:
+    def _done(self, event: Event, path: Path | None = None) -> bool:
         """Whether nothing more is to be done for the event: written, or refused for good and set aside."""
         try:
             self.store.connect()
@@ -52,27 +66,32 @@ class Recorder:
             self._went_away(error)
             return False
         try:
-            self._record(event)
+            self._write(event)
         except Exception as error:
             if not is_refused(error):
                 self._went_away(error)
                 return False
             self._set_aside(event, path, error)
+        self._pause, self._next_try = _FIRST_PAUSE, 0.0
         return True
 
-    def _record(self, event: Event) -> None:
+    def _write(self, event: Event) -> None:
         try:
             self.store.record(event)
         except Exception as error:
             if not is_gone(error):
                 raise
-            self.store.disconnect()  # someone deleted the row in the UI: a new one takes its place
+            self.store.disconnect()  # someone deleted the row meanwhile: a new one takes its place
             self.store.connect()
-            self.store.record(event)
+            start = self._starts.get((event.experiment["key"], event.stage))
+            for again in (start, event):
+                if again:
+                    self.store.record(again)
 
     def _went_away(self, error: Exception) -> None:
         self.store.disconnect()
-        self._next_try = time.monotonic() + _SECONDS_BETWEEN_TRIES
+        self._next_try = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         self._warn(
             f"{reason(error)}; the work goes on, and what belongs there waits in .fakeface/undelivered until then."
         )
@@ -84,19 +103,17 @@ class Recorder:
 
     def _keep(self, event: Event) -> Path | None:
         try:
-            return undelivered.keep(event, self.folder)
+            return undelivered.keep(event, private_folder(self.main, "undelivered"))
         except OSError as error:
-            self._warned = False
-            self._warn(f"and the folder {self.folder} both {reason(error)}; a part of the curves is lost.")
+            _LOG.warning("fakeface: %s %s; a part of the run is not recorded.", self.folder, reason(error))
             return None
 
     def _set_aside(self, event: Event, path: Path | None, error: Exception) -> None:
         path = path or self._keep(event)
         if path is not None:
             undelivered.set_aside(path, f"{type(error).__name__}: {error}")
-            _LOG.warning(
-                "fakeface: MLflow refuses a part of the run; it lies in %s with the reason.", path.parent / "refused"
-            )
+            where = path.parent / "refused"
+            _LOG.warning("fakeface: MLflow refuses a part of the run; it lies in %s with the reason.", where)
 
 
 def without_password(uri: str) -> str:

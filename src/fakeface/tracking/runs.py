@@ -9,21 +9,24 @@ import os
 import signal
 import tempfile
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from fakeface import STAGES
-from fakeface.tracking import alive
+from fakeface.errors import UserError
+from fakeface.tracking import alive, dvc_command, hardware
 from fakeface.tracking.identity import Experiment, identify, main_folder, private_folder
 from fakeface.tracking.naming import clean_name, flat_metrics, flat_parameters, last_words
-from fakeface.tracking.recorder import Recorder, never_in_the_way
+from fakeface.tracking.recorder import Recorder, never_in_the_way, without_password
 from fakeface.tracking.undelivered import Event
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+_SECONDS_BETWEEN_SAMPLES = 10.0
 
 
 @dataclass
@@ -35,14 +38,22 @@ class Run:
     stage: str
     recorder: Recorder
     sign: alive.Sign | None = None
+    sampler: hardware.Sampler | None = None
     last: str = ""
+    began: float = field(default_factory=time.time)
 
-    def log_epoch(self, epoch: int, numbers: Mapping[str, float]) -> None:
-        """The curves' next points; `epoch` counts from 1. The experiment's row gets them as `stage1/loss` and so on."""
+    def log_epoch(self, epoch: int, numbers: Mapping[str, float], *, first: int = 1, of: int | None = None) -> None:
+        """The curves' next points; `epoch` counts from 1. The experiment's row gets them as `stage1/loss` and so on.
+
+        With `of`, the number of epochs, the run shows when it will end; `first` is where a resumed training began.
+        """
         self.last = f"epoch {epoch} ({last_words(numbers)})"
         if self.sign:
             self.sign.say(last=self.last)
         self.log_metrics(numbers, step=epoch)
+        if of:
+            left = (time.time() - self.began) / (epoch - first + 1) * (of - epoch)
+            self.set_tags({"progress": _progress(epoch, of, time.time() + left)})
 
     def log_metrics(self, numbers: Mapping[str, float], step: int = 0) -> None:
         """Numbers at one step."""
@@ -57,21 +68,23 @@ class Run:
 
     def log_json(self, content: Mapping[str, Any], name: str) -> None:
         """A mapping as a file of the run."""
-        with tempfile.TemporaryDirectory() as folder:
+        with never_in_the_way(), tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / name
             path.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str), encoding="utf-8")
             self.log_files([path])
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tags of the run, for example the hash of the checkpoint it made."""
-        self._record("tags", {"tags": dict(tags)})
+        if tags:
+            self._record("tags", {"tags": {name: str(value) for name, value in tags.items()}})
 
     def log_model(
         self, path: Path, *, name: str = "", input_dtype: str = "", step: int = 0, tags: Mapping[str, str] | None = None
     ) -> None:
         """The Keras HDF5 file as a model with a signature: images (-1, size, size, 3) in, (-1, 2) out.
 
-        `input_dtype` is what callers are to send; by default the dtype the network declares.
+        `input_dtype` is what callers are to send; by default the dtype the network declares. A file that the run has
+        already is not sent again.
         """
         with never_in_the_way():
             payload = {
@@ -90,51 +103,55 @@ class Run:
         *,
         stage_parameters: Mapping[str, Mapping[str, Any]] | None = None,
         history_folder: Path | str = "reports/history",
-        tags: Mapping[str, str] | None = None,
     ) -> None:
         """The result, on the experiment's row; a stage that DVC took from its cache gets its row from its history."""
         for stage in STAGES:
-            history = read_history(self.project_root / history_folder / f"{stage}.csv")
-            parameters = flat_parameters((stage_parameters or {}).get(stage, {}))
-            if history:
-                payload = {"history": history, "stage_parameters": parameters, "stage_tags": {}}
-                self._record("restored", payload, stage=stage)
+            with never_in_the_way():
+                history = read_history(self.project_root / history_folder / f"{stage}.csv")
+                parameters = flat_parameters((stage_parameters or {}).get(stage, {}))
+                if history:
+                    self._record("restored", {"history": history, "stage_parameters": parameters}, stage=stage)
         self.log_metrics(flat_metrics(metrics))
         self.log_json(metrics, "metrics.json")
         self.log_files(files, "evaluation")
-        self.set_tags(tags or {})
 
     def start(
         self, parameters: Mapping[str, Any], stage_parameters: Mapping[str, Any], tags: Mapping[str, str]
     ) -> None:
         """Open the rows."""
-        payload = {
-            "parameters": flat_parameters(parameters),
-            "stage_parameters": flat_parameters(stage_parameters),
-            "tags": dict(tags),
-            "stage_tags": {**tags, **alive.process()},
-        }
-        self._record("start", payload)
+        with never_in_the_way():
+            payload = {
+                "parameters": flat_parameters(parameters),
+                "stage_parameters": flat_parameters(stage_parameters),
+                "tags": dict(tags),
+                "stage_tags": {**tags, **alive.process()},
+            }
+            self._record("start", payload)
+            if self.stage:
+                self.sampler = hardware.Sampler(self._sampled, _SECONDS_BETWEEN_SAMPLES)
 
     def end(self, status: str, words: str = "") -> None:
         """Close the row with FINISHED or FAILED."""
-        self._record(
-            "end", {"status": status, "last_words": words, "evaluated": not self.stage and status == "FINISHED"}
-        )
+        if self.sampler:
+            self.sampler.stop()
+        self._record("end", {"status": status, "last_words": words})
         if self.sign:
             self.sign.close()
-            self.sign = None
+
+    def _sampled(self, numbers: Mapping[str, float], second: int) -> None:
+        self._record("metrics", {"metrics": dict(numbers), "step": second, "mirror": False})
 
     def _record(
         self, kind: str, payload: dict[str, Any], files: tuple[str, ...] = (), stage: str | None = None
     ) -> None:
         with never_in_the_way():
-            stage = self.stage if stage is None else stage
-            self.recorder.record(Event(kind, self.experiment.as_json(), stage, payload, files))
+            place = self.stage if stage is None else stage
+            event = Event(kind, self.experiment.as_json(), place, payload, files)
+            self.recorder.record(event, last=kind == "end")
 
 
 @contextmanager
-def stage_run(  # noqa: PLR0913
+def stage_run(
     project_root: Path,
     stage: str,
     parameters: Mapping[str, Any],
@@ -152,14 +169,15 @@ def stage_run(  # noqa: PLR0913
     that a process killed during them is missed.
     """
     main = main_folder(project_root, environ)
-    recorder = Recorder(main)
-    run = Run(project_root, identify(project_root, environ), stage, recorder)
-    with never_in_the_way():
-        bury_the_dead(project_root, environ, recorder=recorder)
-        run.sign = _show_sign(main, run)
-    run.start(parameters, parameters if stage_parameters is None else stage_parameters, tags or {})
+    run = Run(project_root, identify(project_root, environ), stage, Recorder(main))
     with _ended_by_signals():
         try:
+            with never_in_the_way():
+                bury_the_dead(project_root, environ, recorder=run.recorder)
+                address = without_password(run.recorder.store.uri)
+                run.experiment = dvc_command.pinned(run.experiment, private_folder(main, "commands"), uri=address)
+                run.sign = _show_sign(main, run, address)
+            run.start(parameters, parameters if stage_parameters is None else stage_parameters, tags or {})
             yield run
         except BaseException as error:
             words = _words(error, run.last)
@@ -181,7 +199,7 @@ def evaluation_run(
         yield run
 
 
-def log_evaluation(  # noqa: PLR0913
+def log_evaluation(
     project_root: Path,
     parameters: Mapping[str, Any],
     metrics: Mapping[str, Any],
@@ -208,13 +226,15 @@ def bury_the_dead(
     """Close the rows of runs that ended without a word (SIGKILL, power cut); returns a sentence for each."""
     main = main_folder(project_root, environ)
     recorder = recorder or Recorder(main)
+    store = {"uri": without_password(recorder.store.uri)}
     sentences = []
-    for last in alive.take_dead(private_folder(main, "alive")):
+    for last in alive.take_dead(private_folder(main, "alive"), store):
         after = f" after {last['last']}" if last.get("last") else ""
-        words = f"Killed without a word{after} (process {last.get('pid')} on {last.get('host')})."
-        payload = {"status": "FAILED", "last_words": words}
-        recorder.record(Event("end", last["experiment"], last["stage"], payload))
+        words = f"Killed without a word{after} (process {last['pid']} on {last['host']})."
+        recorder.record(Event("end", last["experiment"], last["stage"], {"status": "FAILED", "last_words": words}))
         sentences.append(f"{last['experiment']['name']}, {last['stage'] or 'evaluation'}: {words}")
+    for note in dvc_command.take_ended(private_folder(main, "commands"), store):
+        recorder.record(Event("abandoned", note["experiment"]))
     return sentences
 
 
@@ -229,16 +249,21 @@ def read_history(path: Path) -> list[tuple[int, dict[str, float]]]:
     ]
 
 
-def _show_sign(main: Path, run: Run) -> alive.Sign | None:
+def _show_sign(main: Path, run: Run, address: str) -> alive.Sign | None:
     who = alive.process()
     return alive.show(
         private_folder(main, "alive"),
         f"{run.experiment.key}-{run.stage or 'evaluation'}",
         experiment=run.experiment.as_json(),
         stage=run.stage,
+        uri=address,
         pid=who["process.id"],
         host=who["process.host"],
     )
+
+
+def _progress(epoch: int, of: int, end: float) -> str:
+    return f"epoch {epoch} of {of}" + ("" if epoch >= of else time.strftime(", ends about %H:%M", time.localtime(end)))
 
 
 def _words(error: BaseException, last: str) -> str:
@@ -247,13 +272,11 @@ def _words(error: BaseException, last: str) -> str:
     if isinstance(error, SystemExit):
         if not error.code:
             return ""
-        names = {128 + number: number.name for number in _SIGNALS}
-        return (
-            f"Stopped by {names.get(error.code, '')}{after}." if error.code in names else f"Exit: {error.code}{after}"
-        )
+        signals = {str(128 + number): f"Stopped by {number.name}" for number in _SIGNALS}
+        return f"{signals.get(str(error.code), f'Exit: {error.code}')}{after}."
     if isinstance(error, KeyboardInterrupt):
         return f"Stopped by SIGINT{after}."
-    return f"{type(error).__name__}: {error}{after}"
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}{after}"
 
 
 @contextmanager
