@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -22,11 +21,11 @@ def main(arguments: list[str]) -> None:
 
     device = prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
 
-    from fakeface.splits import read_split_facts
-    from fakeface.store import open_store
-
     from fakeface import tracking
     from fakeface.checkpoints import save_checkpoint
+    from fakeface.splits import read_split_facts
+    from fakeface.store import open_store
+    from fakeface.tables import write_json
     from fakeface.training import train_stage, write_history
 
     position = STAGES.index(stage)
@@ -39,9 +38,9 @@ def main(arguments: list[str]) -> None:
         save_checkpoint(trained.model, trained.facts, Path(f"models/{stage}.h5"))
         write_history(trained.fit.history, Path(f"reports/history/{stage}.csv"))
         timing = {"seconds": trained.fit.seconds, "images_per_second": trained.fit.images_per_second}
-        path = Path(f"reports/timing/{stage}.json")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(timing | {"device": device.name, "precision": device.precision}, indent=2) + "\n")
+        write_json(
+            Path(f"reports/timing/{stage}.json"), timing | {"device": device.name, "precision": device.precision}
+        )
         run.log_metrics(timing)
 
 

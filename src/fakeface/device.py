@@ -53,7 +53,7 @@ def prepare_tensorflow(device: str, precision: str, seed: int, deterministic: bo
     gpus = tf.config.list_physical_devices("GPU")
     if device == "gpu" and not gpus:
         raise UserError(
-            "device is gpu, and TensorFlow sees no GPU; install the CUDA build with `make repro GPU=1`, or set device: auto."
+            "device is gpu, and TensorFlow sees none; install the CUDA build (`make repro GPU=1`) or set device: auto."
         )
     if device == "cpu":
         tf.config.set_visible_devices([], "GPU")

@@ -163,7 +163,10 @@ def bootstrap_intervals(
     Rows are redrawn inside each class, and inside each source where `sources` (N,) are given, so that the counts of the
     evaluated set stay what they are. The same arguments give the same numbers. A rate of exactly 0 or 1 has an interval
     of no width (`per_source` states Wilson's instead), and a resample's ece is larger than the set's, by its noise.
+    No resamples, no intervals.
     """
+    if not resamples:
+        return {}
     labels, scores = checked_rows(labels, scores)
     weights = np.ones(scores.size) if weights is None else np.asarray(weights, np.float64)
     cell_of_row, _, sizes = _cells(labels, sources)
@@ -310,6 +313,7 @@ def pooled_and_macro(
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
     threshold: float,
+    resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """{"pooled", "macro"}: `binary_metrics` and their "interval" over all rows, and with `macro_weights`.
@@ -323,7 +327,9 @@ def pooled_and_macro(
         fake_share = float(np.average(labels, weights=weights))
         summaries[name] = binary_metrics(labels, scores, threshold, weights) | {
             "constant_answer_accuracy": round(max(fake_share, 1 - fake_share), 12),
-            "interval": bootstrap_intervals(labels, scores, threshold, sources=sources, weights=weights, seed=seed),
+            "interval": bootstrap_intervals(
+                labels, scores, threshold, sources=sources, weights=weights, resamples=resamples, seed=seed
+            ),
         }
     return summaries
 
@@ -333,13 +339,14 @@ def evaluation_report(
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
     threshold: float,
+    resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
     """All of one evaluated set, ready for JSON: threshold, generalization (pooled), macro, sources and pairs.
 
     `sources`, `labels` and `scores` are (N,); see `pooled_and_macro`, `per_source` and `per_pair` for the parts.
     """
-    summaries = pooled_and_macro(sources, labels, scores, threshold, seed)
+    summaries = pooled_and_macro(sources, labels, scores, threshold, resamples, seed)
     return {
         "threshold": float(threshold),
         "generalization": summaries["pooled"],

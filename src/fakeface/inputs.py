@@ -33,6 +33,17 @@ class ImagePool:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def paths(self) -> list[str]:
+        """Return the path of each image as the manifest has it."""
+        pairs = zip(self.store_of, self.index_of, strict=True)
+        return [str(self.stores[store].paths[index]) for store, index in pairs]
+
+    def where(self, chosen: npt.NDArray[np.bool_]) -> ImagePool:
+        """Return the pool of the images where `chosen` (N,) is true."""
+        return ImagePool(
+            self.stores, self.store_of[chosen], self.index_of[chosen], self.labels[chosen], self.sources[chosen]
+        )
+
     def take(self, positions: Indices) -> npt.NDArray[np.uint8]:
         """Return images (len(positions), size, size, 3) uint8 in the order of `positions`."""
         size = self.stores[0].images.shape[1]
@@ -91,7 +102,7 @@ def training_dataset(
     seed: int,
     first_epoch: int = 0,
 ) -> tf.data.Dataset:
-    """Return batches (images float32 (B, S, S, 3) in 0..255, labels (B,)) of all epochs from `first_epoch` on, in order.
+    """Return batches (images float32 (B, S, S, 3) in 0..255, labels (B,)) of the epochs from `first_epoch` on.
 
     Batch and augmentation depend on the seed, the epoch and the step alone, so a resumed training sees what an
     uninterrupted one would have seen.

@@ -31,7 +31,7 @@ def build_network(name: str, image_size: int, batch_norm_momentum: float) -> tf.
 
 
 def _seed_features(images: Any, momentum: float) -> Any:
-    """Return the notebook's CNN up to its last dropout, layer by layer; with the softmax 7,412,962 parameters at 128 px."""
+    """Return the last dropout of the notebook's CNN; with the softmax on it, 7,412,962 parameters at 128 pixels."""
     from tensorflow.keras import layers
 
     x = layers.Rescaling(1 / 255, name="rescale")(images)

@@ -19,6 +19,7 @@ from fakeface.params import Params
 from fakeface.predict import score_pool
 from fakeface.progress import progress
 from fakeface.store import Store
+from fakeface.tables import write_rows
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -97,7 +98,7 @@ def _schedule_callbacks(params: Params) -> list[Any]:
 
 
 def _reporter_callback(stage: str, epochs: int, steps: int, batch_size: int, listeners: Sequence[EpochListener]) -> Any:
-    """Return a Keras callback: progress on the screen, `history`, the listeners, and the stop at a loss that is no number."""
+    """Return a Keras callback that shows progress, keeps `history`, tells the listeners, and stops at a NaN loss."""
     import tensorflow as tf
 
     class Reporter(tf.keras.callbacks.Callback):  # type: ignore[misc]
@@ -143,13 +144,7 @@ def _reporter_callback(stage: str, epochs: int, steps: int, batch_size: int, lis
 
 def write_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
     """Write one row an epoch as CSV, HISTORY_COLUMNS, floats in full."""
-    import csv
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, HISTORY_COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
+    write_rows(path, HISTORY_COLUMNS, [tuple(row[name] for name in HISTORY_COLUMNS) for row in history])
 
 
 @dataclass(frozen=True)

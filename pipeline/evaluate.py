@@ -1,0 +1,54 @@
+"""Score every checkpoint on the held-out sources and on each stage's test part → reports/."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fakeface import HELDOUT, STAGES
+from fakeface.errors import one_sentence_errors
+from fakeface.params import experiment_parameters, load_params
+
+
+def main() -> None:
+    """Write reports/ and put the result on the experiment's row in MLflow."""
+    params = load_params(Path("params.yaml"))
+    from fakeface import tracking
+
+    with tracking.evaluation_run(Path.cwd(), experiment_parameters(params)) as run:
+        from fakeface.device import prepare_tensorflow
+
+        prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
+
+        from fakeface.predict import evaluate_checkpoints
+        from fakeface.reports import evaluation_metrics, write_reports
+        from fakeface.splits import read_split_facts
+        from fakeface.store import open_store
+        from fakeface.tables import read_rows
+        from fakeface.training import HISTORY_COLUMNS
+
+        stores = {role: open_store(Path("datasets/split") / role) for role in (*STAGES, HELDOUT)}
+        checkpoints = {stage: Path(f"models/{stage}.h5") for stage in STAGES}
+        evaluation = evaluate_checkpoints(
+            checkpoints,
+            stores,
+            params.evaluate.sources,
+            params.validation_batch_size,
+        )
+        facts = read_split_facts(Path("reports/data/split.json"))
+        metrics = {
+            "recipe": params.recipe,
+            "profile": facts.profile,
+            "note": facts.note,
+            **evaluation_metrics(evaluation, params.evaluate.pairs, params.evaluate.bootstrap, params.seed),
+        }
+        histories = {stage: list(read_rows(Path(f"reports/history/{stage}.csv"), HISTORY_COLUMNS)) for stage in STAGES}
+        files = write_reports(evaluation, metrics, histories, facts.note or "", Path("reports"))
+        run.log_evaluation(
+            metrics, files, stage_parameters={stage: params.stage_settings(stage).model_dump() for stage in STAGES}
+        )
+        run.log_model(checkpoints[STAGES[-1]])
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        main()

@@ -1,0 +1,114 @@
+"""The networks, and what a checkpoint carries from one machine to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from fakeface.calibration import Calibration
+from fakeface.checkpoints import CheckpointFacts, load_checkpoint, read_facts, save_checkpoint
+from fakeface.device import quiet_tensorflow
+from fakeface.errors import UserError
+from fakeface.models import build_network
+
+quiet_tensorflow()
+
+IMAGES = np.random.default_rng(7).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
+FACTS = CheckpointFacts(
+    stage="stage2",
+    recipe="default",
+    network="residual",
+    image_size=32,
+    batch_norm_momentum=0.9,
+    precision="float32",
+    note=None,
+    calibration=Calibration(slope=1.5, bias=-0.25, threshold=0.4, unsure_low=0.3, unsure_high=0.6, sources=("a", "b")),
+)
+
+
+def test_the_seed_network_is_the_notebooks() -> None:
+    model = build_network("seed", 128, 0.99)
+    assert model.count_params() == 7_412_962
+    assert model.input_shape == (None, 128, 128, 3)
+    assert model.output_shape == (None, 2)
+
+
+@pytest.mark.parametrize("name", ["seed", "residual"])
+def test_a_network_gives_two_probabilities(name: str) -> None:
+    scores = build_network(name, 32, 0.9).predict_on_batch(IMAGES)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
+
+
+def test_the_residual_network_sees_relations_of_neighbours_only() -> None:
+    model = build_network("residual", 32, 0.9)
+    np.testing.assert_allclose(
+        model.predict_on_batch(IMAGES * 0.5 + 60), model.predict_on_batch(IMAGES * 0.5 + 90), atol=1e-4
+    )
+
+
+def test_cell_differences_are_the_image_minus_its_doubled_half() -> None:
+    import tensorflow as tf
+
+    model = build_network("residual", 32, 0.9)
+    cells = tf.keras.Model(model.input, model.get_layer("cell_differences").output).predict_on_batch(IMAGES)
+    doubled = IMAGES[:, ::2, ::2].repeat(2, axis=1).repeat(2, axis=2)
+    expected = (IMAGES - doubled) / 32
+    np.testing.assert_allclose(cells[..., 0:3], expected[:, 0::2, 1::2], atol=1e-5)
+    np.testing.assert_allclose(cells[..., 3:6], expected[:, 1::2, 0::2], atol=1e-5)
+    np.testing.assert_allclose(cells[..., 6:9], expected[:, 1::2, 1::2], atol=1e-5)
+
+
+def test_a_checkpoint_carries_weights_and_facts(tmp_path: Path) -> None:
+    model = build_network("residual", 32, 0.9)
+    scores = model.predict_on_batch(IMAGES)
+    save_checkpoint(model, FACTS, tmp_path / "models/stage2.h5")
+    loaded, facts = load_checkpoint(tmp_path / "models/stage2.h5")
+    assert facts == FACTS
+    np.testing.assert_array_equal(loaded.predict_on_batch(IMAGES), scores)
+
+
+def test_equal_weights_make_equal_bytes(tmp_path: Path) -> None:
+    model = build_network("residual", 32, 0.9)
+    save_checkpoint(model, FACTS, tmp_path / "a.h5")
+    loaded, _ = load_checkpoint(tmp_path / "a.h5")
+    save_checkpoint(loaded, FACTS, tmp_path / "b.h5")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_a_checkpoint_trained_in_mixed_precision_loads_in_float32(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = build_network("residual", 32, 0.9)
+        mixed = model.predict_on_batch(IMAGES)
+        save_checkpoint(model, FACTS, tmp_path / "mixed.h5")
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    loaded, _ = load_checkpoint(tmp_path / "mixed.h5")
+    assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
+    np.testing.assert_allclose(loaded.predict_on_batch(IMAGES), mixed, atol=0.03)
+
+
+def test_a_bad_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"stage1\.h5 is missing"):
+        read_facts(tmp_path / "stage1.h5")
+    (tmp_path / "text.h5").write_text("no weights")
+    with pytest.raises(UserError, match=r"text\.h5 is not a checkpoint"):
+        read_facts(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["weights"] = np.zeros(3)
+    with pytest.raises(UserError, match=r"foreign\.h5 is not a checkpoint"):
+        read_facts(tmp_path / "foreign.h5")
+
+
+def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    save_checkpoint(build_network("residual", 32, 0.9), replace(FACTS, network="seed"), tmp_path / "stage2.h5")
+    with pytest.raises(UserError, match="does not hold the weights of the network 'seed'"):
+        load_checkpoint(tmp_path / "stage2.h5")

@@ -1,0 +1,81 @@
+"""params.yaml is strict: what is wrong in it is named, and what is right arrives typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fakeface.errors import UserError
+from fakeface.params import experiment_parameters, load_params
+
+PROJECT = Path(__file__).parents[1]
+TEXT = (PROJECT / "params.yaml").read_text(encoding="utf-8")
+
+
+def params_with(folder: Path, old: str, new: str) -> Path:
+    assert old in TEXT
+    path = folder / "params.yaml"
+    path.write_text(TEXT.replace(old, new, 1), encoding="utf-8")
+    return path
+
+
+def test_the_notebooks_settings_are_the_defaults() -> None:
+    params = load_params(PROJECT / "params.yaml")
+    assert (params.lr, params.image_size, params.batch_size, params.validation_batch_size) == (0.001, 128, 64, 32)
+    assert params.epochs == 5
+    assert params.reduce_lr.model_dump() == {"monitor": "val_loss", "factor": 0.1, "patience": 10, "min_lr": 0.0001}
+    seed = params.recipes["seed"]
+    assert seed.augmentation["stage1"] == [{"op": "gaussian_filter2d", "backend": "addons"}]
+    assert [step["op"] for step in seed.augmentation["stage2"]] == [
+        "rotate",
+        "shift",
+        "flip",
+        "brightness",
+        "gaussian_blur",
+    ]
+    assert seed.augmentation["stage3"] == seed.augmentation["stage2"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("lr: 0.001", "lr: 1e-3", "write 0.001"),
+        ("lr: 0.001", "learning_rate: 0.001", "no parameter 'learning_rate'"),
+        ("lr: 0.001", "lr: true", "lr is True"),
+        ("epochs: 5", "epochs: 0", "epochs is 0"),
+        ("epochs: 5", "epochz: 5", "perhaps 'epochs'"),
+        ("recipe: default", "recipe: best", "known are seed, default"),
+        ("{op: flip}", "{op: flop}", "flop"),
+        ("device: auto", "device: tpu", "'auto', 'cpu' or 'gpu'"),
+        ("stage3: {lr: null", "stage3: {lr: fast", "stages.stage3.lr is 'fast'"),
+        ("profile: auto", "profile: mine", "known are auto, sample, local"),
+        ("{train: 0.7, valid: 0.2, test: 0.1}", "{train: 0.7, valid: 0.2, test: 0.2}", "add up to 1"),
+        ("use: {stage1: 1}", "use: {stage1: 1.2}", "less than or equal to 1"),
+        ("image_size: 128", "image_size: [128", "not valid YAML"),
+    ],
+)
+def test_a_wrong_value_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_params(params_with(tmp_path, old, new))
+    assert said in str(caught.value)
+    assert "params.yaml" in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"params\.yaml is missing"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_stage_overrides_the_top_level(tmp_path: Path) -> None:
+    params = load_params(params_with(tmp_path, "stage3: {lr: null, epochs: null", "stage3: {lr: 0.0002, epochs: 7"))
+    assert params.stage_settings("stage3").lr == 0.0002
+    assert params.stage_settings("stage3").epochs == 7
+    assert params.stage_settings("stage3").batch_size == 64
+    assert params.stage_settings("stage2").lr == 0.001
+
+
+def test_an_experiment_logs_only_the_recipe_it_used() -> None:
+    logged = experiment_parameters(load_params(PROJECT / "params.yaml"))
+    assert list(logged["recipes"]) == ["default"]
+    assert logged["lr"] == 0.001

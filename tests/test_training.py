@@ -1,0 +1,184 @@
+"""Batches in a known order, and a real training that learns, repeats itself and stops when it must."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fakeface import STAGES
+from fakeface.calibration import Calibration
+from fakeface.checkpoints import save_checkpoint
+from fakeface.device import prepare_tensorflow, quiet_tensorflow
+from fakeface.errors import UserError
+from fakeface.inputs import epoch_batches, pool_of, scoring_dataset, training_dataset
+from fakeface.params import Params, load_params
+from fakeface.predict import evaluate_checkpoints, score_pool
+from fakeface.store import Store
+from fakeface.training import TrainedStage, train_stage, write_history
+
+quiet_tensorflow()
+PROJECT = Path(__file__).parents[1]
+SIZE = 32
+
+
+def faces(count: int, seed: int, sources: tuple[str, str] = ("camera", "generator")) -> Store:
+    """Smooth reals, and fakes that are doubled from half size: what the residual network is made to see."""
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(count) % 2).astype(np.uint8)
+    noise = rng.normal(0, 30, (count, SIZE, SIZE, 3)) + rng.uniform(60, 190, (count, 1, 1, 3))
+    doubled = noise[:, ::2, ::2].repeat(2, axis=1).repeat(2, axis=2)
+    images = np.where(labels[:, None, None, None] == 1, doubled + rng.normal(0, 20, noise.shape), noise)
+    parts = np.array(["train", "train", "train", "train", "valid", "valid", "test", "test"])[np.arange(count) % 8]
+    return Store(
+        images=images.clip(0, 255).astype(np.uint8),
+        labels=labels,
+        parts=parts,
+        sources=np.array(sources)[labels],
+        paths=np.array([f"{sources[label]}/{number}.png" for number, label in enumerate(labels)]),
+    )
+
+
+def small_params(**changes: object) -> Params:
+    params = load_params(PROJECT / "params.yaml")
+    return params.model_copy(update={"image_size": SIZE, "batch_size": 16, "epochs": 3, **changes})
+
+
+@pytest.fixture(scope="module")
+def stores() -> dict[str, Store]:
+    return {stage: faces(160, number) for number, stage in enumerate(STAGES)}
+
+
+@pytest.fixture(scope="module")
+def first_stage(stores: dict[str, Store]) -> TrainedStage:
+    params = small_params()
+    prepare_tensorflow("cpu", "float32", params.seed, params.deterministic)
+    return train_stage(params, "stage1", stores, None, None, "float32")
+
+
+def test_every_image_comes_once_an_epoch() -> None:
+    pool = pool_of([faces(160, 0)], "train")
+    batches = epoch_batches(pool, 16, 5, "none", seed=1, epoch=0)
+    assert batches.shape == (5, 16)
+    assert sorted(batches.ravel().tolist()) == list(range(80))
+    assert batches.tolist() == epoch_batches(pool, 16, 5, "none", seed=1, epoch=0).tolist()
+    assert batches.tolist() != epoch_batches(pool, 16, 5, "none", seed=1, epoch=1).tolist()
+
+
+def test_balance_gives_each_class_half_and_each_source_its_share() -> None:
+    small = faces(16, 1, ("phone", "generator"))
+    pool = pool_of([faces(160, 0), small], "train")
+    drawn = epoch_batches(pool, 16, 10, "source", seed=1, epoch=0)
+    assert (pool.labels[drawn].sum(axis=1) == 8).all()
+    names, counts = np.unique(pool.sources[drawn], return_counts=True)
+    assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"camera": 40, "generator": 80, "phone": 40}
+
+
+def test_a_pool_takes_images_from_the_store_they_are_in() -> None:
+    first, second = faces(16, 0), faces(16, 1)
+    pool = pool_of([first, second], "valid")
+    taken = pool.take(np.array([5, 0]))
+    np.testing.assert_array_equal(taken[0], second.images[second.select("valid")[1]])
+    np.testing.assert_array_equal(taken[1], first.images[first.select("valid")[0]])
+    assert pool.paths()[5] == second.paths[second.select("valid")[1]]
+
+
+def test_a_later_start_sees_what_an_uninterrupted_training_sees() -> None:
+    def augment(images: object, key: object) -> object:
+        import tensorflow as tf
+
+        noise = tf.random.stateless_uniform(tf.shape(images), tf.cast(key, tf.int32), 0, 9, tf.int32)
+        return tf.cast(images, tf.int32) + noise
+
+    pool = pool_of([faces(160, 0)], "train")
+    whole = list(training_dataset(pool, augment, 16, 5, 3, "source", seed=4))
+    resumed = list(training_dataset(pool, augment, 16, 5, 3, "source", seed=4, first_epoch=2))
+    assert len(whole) == 15
+    for (images, labels), (again, labels_again) in zip(whole[10:], resumed, strict=True):
+        np.testing.assert_array_equal(images, again)
+        np.testing.assert_array_equal(labels, labels_again)
+
+
+def test_scoring_keeps_order_and_pixels() -> None:
+    pool = pool_of([faces(40, 3)], "test")
+    images = np.concatenate([images for images, _ in scoring_dataset(pool, 3)])
+    np.testing.assert_array_equal(images, pool.take(np.arange(len(pool))))
+
+
+def test_a_stage_learns_and_is_calibrated(first_stage: TrainedStage, stores: dict[str, Store]) -> None:
+    assert [row["epoch"] for row in first_stage.fit.history] == [1, 2, 3]
+    assert first_stage.fit.history[-1]["loss"] < first_stage.fit.history[0]["loss"]
+    test = pool_of([stores["stage1"]], "test")
+    scores = score_pool(first_stage.model, test, 16, "test")
+    calibration = first_stage.facts.calibration
+    assert np.mean((calibration.apply(scores) >= calibration.threshold) == test.labels) > 0.85
+    assert calibration.sources == ("camera", "generator")
+    assert calibration.n_real + calibration.n_fake == len(pool_of([stores["stage1"]], "valid"))
+
+
+def test_the_same_seed_trains_the_same_bytes(
+    first_stage: TrainedStage, stores: dict[str, Store], tmp_path: Path
+) -> None:
+    params = small_params()
+    prepare_tensorflow("cpu", "float32", params.seed, params.deterministic)
+    again = train_stage(params, "stage1", stores, None, None, "float32")
+    save_checkpoint(first_stage.model, first_stage.facts, tmp_path / "a.h5")
+    save_checkpoint(again.model, again.facts, tmp_path / "b.h5")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    write_history(first_stage.fit.history, tmp_path / "a.csv")
+    write_history(again.fit.history, tmp_path / "b.csv")
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+
+
+def test_a_stage_goes_on_from_the_checkpoint_before_it(
+    first_stage: TrainedStage, stores: dict[str, Store], tmp_path: Path
+) -> None:
+    save_checkpoint(first_stage.model, first_stage.facts, tmp_path / "stage1.h5")
+    # next to no learning: what the second stage answers is what the first one knew
+    params = small_params(epochs=1, lr=1e-9)
+    second = train_stage(params, "stage2", stores, tmp_path / "stage1.h5", None, "float32")
+    first, later = (layer.get_layer("logits").kernel.numpy() for layer in (first_stage.model, second.model))
+    np.testing.assert_allclose(first, later, atol=1e-6)
+
+
+def test_another_networks_checkpoint_is_refused(
+    first_stage: TrainedStage, stores: dict[str, Store], tmp_path: Path
+) -> None:
+    save_checkpoint(first_stage.model, first_stage.facts, tmp_path / "stage1.h5")
+    params = small_params(recipe="seed")
+    with pytest.raises(UserError, match="holds the network 'residual'"):
+        train_stage(params, "stage2", stores, tmp_path / "stage1.h5", None, "float32")
+
+
+def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[str, Store]) -> None:
+    params = small_params(lr=1.0, recipe="seed")
+    from fakeface.models import build_network
+    from fakeface.training import fit_stage
+
+    model = build_network("residual", SIZE, 0.9)
+    kernel, bias = model.get_layer("logits").get_weights()
+    model.get_layer("logits").set_weights([np.full_like(kernel, np.nan), bias])
+    pool = pool_of([stores["stage1"]], "train")
+    with pytest.raises(UserError, match=r"stage1: the loss is nan in epoch 1, step 1, at learning rate 1;"):
+        fit_stage(model, params, "stage1", pool, pool)
+
+
+def test_every_checkpoint_is_scored_on_every_set(
+    first_stage: TrainedStage, stores: dict[str, Store], tmp_path: Path
+) -> None:
+    checkpoints = {}
+    for stage in STAGES:
+        checkpoints[stage] = tmp_path / f"{stage}.h5"
+        uncalibrated = replace(first_stage.facts, stage=stage, calibration=Calibration())
+        save_checkpoint(first_stage.model, uncalibrated, checkpoints[stage])
+    unseen = faces(64, 9, ("phone", "other_generator"))
+    heldout = replace(unseen, parts=np.full(64, "heldout"))
+    evaluation = evaluate_checkpoints(checkpoints, {**stores, "heldout": heldout}, ["phone"], 16)
+    assert set(evaluation.heldout.sources.tolist()) == {"phone"}
+    assert {name: len(each.labels) for name, each in evaluation.tests.items()} == dict.fromkeys(STAGES, 40)
+    for each in (evaluation.heldout, *evaluation.tests.values()):
+        np.testing.assert_array_equal(each.scores["stage1"], each.scores["stage3"])
+    with pytest.raises(UserError, match=r"evaluate\.sources names 'fone'"):
+        evaluate_checkpoints(checkpoints, {**stores, "heldout": heldout}, ["fone"], 16)
