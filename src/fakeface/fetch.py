@@ -1,0 +1,409 @@
+"""A collection of the catalogue → images on disk, and the proof that they are the right ones.
+
+`fetch(collection, into)` keeps:
+    into/<collection>/<archive>/…               the unpacked images
+    into/.archives/<collection>/<archive>       the archive; put one there by hand and it is taken
+    into/data_checksums.json                    sha256 and size of each archive found right; keep this one
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from fakeface.archives import RECORD, Limits, Progress, read_record, unpack
+from fakeface.errors import UserError
+from fakeface.sources import Archive, Collection, get_source, images_in
+from fakeface.transfer import (
+    Expected,
+    Patience,
+    RefusedError,
+    check_whole,
+    download,
+    download_from_drive,
+    file_digests,
+    full_disk_named,
+    reason_of,
+)
+
+CHECKSUMS: Final = "data_checksums.json"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FetchedArchive:
+    """One archive in place. `came`: `downloaded`; `found` where an archive should be; `unpacked`, nothing was to do."""
+
+    file: str
+    sha256: str
+    bytes: int
+    came: str
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A collection in place: its folder, the images counted in it, and how many the catalogue expects."""
+
+    collection: str
+    folder: Path
+    archives: tuple[FetchedArchive, ...]
+    images: int
+    images_expected: int | None
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """The files of a folder against its manifest, each list sorted."""
+
+    checked: int
+    missing: tuple[str, ...]
+    changed: tuple[str, ...]
+    added: tuple[str, ...]
+
+    @property
+    def clean(self) -> bool:
+        """Whether the folder holds the manifest's files, all of them unchanged, and no others."""
+        return not (self.missing or self.changed or self.added)
+
+
+@dataclass(frozen=True)
+class _Job:
+    collection: Collection
+    folder: Path
+    archives: Path
+    checksums: Path
+    progress: Progress | None
+    patience: Patience
+    limits: Limits
+
+    def pin_name(self, archive: Archive) -> str:
+        return f"{self.collection.name}/{archive.file}"
+
+    def pinned(self, name: str) -> Mapping[str, Any] | None:
+        return read_checksums(self.checksums).get(name)
+
+    def pin(self, name: str, sha256: str, size: int) -> None:
+        with exclusive(self.archives.parent / "checksums"):
+            pin(self.checksums, name, sha256, size)
+
+    def by_hand(self, archive: Archive) -> str:
+        target = self.archives / archive.file
+        return f"open {self.collection.page}, get {archive.file}, save it as {target} and run the same command again"
+
+
+def fetch(
+    source: Collection | str,
+    into: Path,
+    *,
+    archives: Path | None = None,
+    checksums: Path | None = None,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+    limits: Limits | None = None,
+) -> Fetched:
+    """Bring a collection to `into/<its name>`, doing only what is not done yet; safe to run twice at once.
+
+    `archives` (default `into/.archives`) keeps the archives by collection, `checksums` (default
+    `into/data_checksums.json`) the sha256 of each: what the user keeps there goes before the catalogue.
+    Raises UserError: what could not be fetched or proven, and what to do.
+    """
+    collection = get_source(source) if isinstance(source, str) else source
+    job = _Job(
+        collection=collection,
+        folder=into / _plain(collection.name),
+        archives=(archives or into / ".archives") / collection.name,
+        checksums=checksums or into / CHECKSUMS,
+        progress=progress,
+        patience=patience or Patience(),
+        limits=limits or Limits(),
+    )
+    with exclusive(job.archives / "fetch"):
+        fetched = tuple(_fetch_archive(job, archive) for archive in collection.archives)
+    return Fetched(collection.name, job.folder, fetched, len(images_in(job.folder)), collection.images)
+
+
+def _fetch_archive(job: _Job, archive: Archive) -> FetchedArchive:
+    archive_file = job.archives / _plain(archive.file)
+    folder = job.folder / _plain(archive.folder)
+    if not archive.unpack:
+        return _fetch_plain_file(job, archive)
+    if folder.exists():
+        return _already_unpacked(job, archive, folder)
+    if archive.method == "kaggle" and not archive_file.exists():
+        return _fetch_from_kaggle(job, archive, folder)
+    came = _obtain(job, archive, archive_file)
+    fetched = _fetched(archive, archive_file, came)
+    record = {"sha256": fetched.sha256, "archive_bytes": fetched.bytes, "pinned_as": job.pin_name(archive)}
+    unpack(archive_file, folder, limits=job.limits, progress=job.progress, record=record)
+    job.pin(job.pin_name(archive), fetched.sha256, fetched.bytes)
+    return fetched
+
+
+def _fetch_plain_file(job: _Job, archive: Archive) -> FetchedArchive:
+    placed, pinned = job.folder / archive.file, job.pinned(job.pin_name(archive))
+    if placed.is_file() and pinned and file_digests(placed, ["sha256"])["sha256"] == pinned["sha256"]:
+        return FetchedArchive(archive.file, pinned["sha256"], pinned["bytes"], "unpacked")
+    archive_file = job.archives / archive.file
+    fetched = _fetched(archive, archive_file, _obtain(job, archive, archive_file))
+    staging = placed.with_name(f".{placed.name}.placing")
+    staging.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk_named(placed):
+        shutil.copyfile(archive_file, staging)
+    staging.replace(placed)
+    job.pin(job.pin_name(archive), fetched.sha256, fetched.bytes)
+    return fetched
+
+
+def _fetched(archive: Archive, file: Path, came: str) -> FetchedArchive:
+    return FetchedArchive(archive.file, file_digests(file, ["sha256"])["sha256"], file.stat().st_size, came)
+
+
+def _already_unpacked(job: _Job, archive: Archive, folder: Path) -> FetchedArchive:
+    record = read_record(folder)
+    if record is None or not {"sha256", "archive_bytes", "pinned_as"} <= record.keys():
+        raise UserError(f"{folder} was not unpacked by this program; move it away and run the same command again.")
+    pinned = job.pinned(record["pinned_as"])
+    if pinned and pinned["sha256"] != record["sha256"]:
+        raise UserError(
+            f"{folder} was unpacked from other bytes than {job.checksums} states for {record['pinned_as']}; delete the "
+            "folder, or that entry if the change is meant, and run the same command again."
+        )
+    job.pin(record["pinned_as"], record["sha256"], record["archive_bytes"])
+    return FetchedArchive(archive.file, record["sha256"], record["archive_bytes"], "unpacked")
+
+
+def _obtain(job: _Job, archive: Archive, target: Path) -> str:
+    """See that the archive is in its place, whole and right; say whether it was `found` there or `downloaded`."""
+    found = target.exists()
+    if archive.method == "manual" and not found:
+        raise UserError(f"{job.collection.title} cannot be fetched by a program: {job.by_hand(archive)}.")
+    expected = _expected(job, archive)
+    if not found:
+        _download_from_any(job, archive, target, expected)
+        return "downloaded"
+    try:
+        check_whole(target, expected, archive.file)
+    except RefusedError as error:
+        raise UserError(f"{target} is not the right file ({error}); delete it and run the same command.") from error
+    return "found"
+
+
+def _download_from_any(job: _Job, archive: Archive, target: Path, expected: Expected) -> None:
+    reasons = []
+    for address in (archive.address, *archive.mirrors):
+        by_drive = archive.method == "drive" and address == archive.address
+        transfer = download_from_drive if by_drive else download
+        try:
+            transfer(address, target, expected, progress=job.progress, patience=job.patience)
+        except RefusedError as error:
+            reasons.append(f"{address}: {error}")
+        else:
+            return
+    raise UserError(f"{archive.file} could not be fetched ({'; '.join(reasons)}); {job.by_hand(archive)}.")
+
+
+def _expected(job: _Job, archive: Archive) -> Expected:
+    """The user's own pin goes before the catalogue: that is how a change of the owners is accepted."""
+    pinned = job.pinned(job.pin_name(archive))
+    if pinned:
+        return Expected(pinned["bytes"], {"sha256": (pinned["sha256"], job.checksums.name)})
+    if archive.checksums or archive.listing is None:
+        return Expected(archive.bytes, {c.algorithm: (c.digest, c.stated_by) for c in archive.checksums})
+    return _from_listing(archive, archive.listing)
+
+
+def _from_listing(archive: Archive, listing: str) -> Expected:
+    """Size and digests as archive.org's metadata states them today; where it cannot be had, the first download pins."""
+    import requests
+
+    with contextlib.suppress(requests.RequestException, ValueError, KeyError, TypeError):
+        answer = requests.get(listing, timeout=30).json()
+        for entry in answer["result"]:
+            if entry["name"] == archive.file:
+                digests = {name: (str(entry[name]), listing) for name in ("sha1", "md5") if name in entry}
+                return Expected(int(entry["size"]), digests)
+    _log.warning("%s does not state a checksum of %s now; this download pins it.", listing, archive.file)
+    return Expected(archive.bytes)
+
+
+def _fetch_from_kaggle(job: _Job, archive: Archive, folder: Path) -> FetchedArchive:
+    """By kagglehub, which resumes, proves by Kaggle's md5 and unpacks; pinned is the digest of the unpacked tree."""
+    import kagglehub
+    import requests
+    from kagglehub.exceptions import DataCorruptionError, UnauthenticatedError
+
+    logging.getLogger("kagglehub").setLevel(logging.WARNING)
+    target = job.archives / archive.file
+    try:
+        with full_disk_named(target), _environment("KAGGLEHUB_CACHE", str(job.archives / "kagglehub")):
+            came = Path(kagglehub.dataset_download(archive.address))
+    except (requests.RequestException, UnauthenticatedError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403) or isinstance(error, UnauthenticatedError):
+            raise UserError(
+                f"Kaggle wants your own token for {archive.address}: make one at https://www.kaggle.com/settings/api, "
+                "put it in ~/.kaggle/access_token or in KAGGLE_API_TOKEN and run the same command again."
+            ) from error
+        raise UserError(
+            f"Kaggle does not give {archive.address} ({reason_of(error)}); {job.by_hand(archive)}."
+        ) from error
+    except (DataCorruptionError, ValueError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise UserError(f"What Kaggle gave for {archive.address} is damaged; {job.by_hand(archive)}.") from error
+    return _adopt_tree(job, archive, came, folder)
+
+
+def _adopt_tree(job: _Job, archive: Archive, came: Path, folder: Path) -> FetchedArchive:
+    name = f"{job.collection.name}/{archive.folder}/"
+    digest, files, size = tree_digest(came)
+    pinned = job.pinned(name)
+    if pinned and pinned["sha256"] != digest:
+        raise UserError(
+            f"{archive.address} is not what {job.checksums} states for {name}; delete that entry if the change is "
+            f"meant, else delete {came}, and run the same command again."
+        )
+    record = {"sha256": digest, "archive_bytes": size, "pinned_as": name, "files": files, "bytes": size}
+    (came / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    staging = folder.with_name(f".{folder.name}.placing")
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk_named(folder):
+        shutil.move(came, staging)  # a copy where the archives are on another disk, hence not straight to its name
+    staging.replace(folder)
+    job.pin(name, digest, size)
+    return FetchedArchive(archive.file, digest, size, "downloaded")
+
+
+def tree_digest(folder: Path) -> tuple[str, int, int]:
+    """sha256 over every file's path and sha256, number of files, bytes; a link in the tree raises UserError."""
+    total, files, size = hashlib.sha256(), 0, 0
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise UserError(f"{path} is a link, which no data set needs; delete {folder} and fetch it again.")
+        if path.is_file() and path.name != RECORD:
+            digest = file_digests(path, ["sha256"])["sha256"]
+            total.update(f"{path.relative_to(folder).as_posix()}\0{digest}\n".encode("utf-8", "surrogateescape"))
+            files, size = files + 1, size + path.stat().st_size
+    return total.hexdigest(), files, size
+
+
+def read_checksums(path: Path) -> dict[str, dict[str, Any]]:
+    """The user's pins, `sha256` and `bytes` by `collection/archive`; none where the file does not exist yet."""
+    if not path.exists():
+        return {}
+    try:
+        pins: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+        right = all(re.fullmatch("[0-9a-f]{64}", pin["sha256"]) and pin["bytes"] >= 0 for pin in pins.values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        right = False
+    if not right:
+        raise UserError(f"{path} is not a table of sha256 and bytes by archive; mend it or delete it.")
+    return pins
+
+
+def pin(path: Path, name: str, sha256: str, size: int) -> None:
+    """Write down in `path` that `name` has these bytes, unless something is written there already."""
+    pins = read_checksums(path)
+    if name in pins:
+        return
+    pins[name] = {"bytes": size, "sha256": sha256}
+    staging = path.with_name(f".{path.name}.new")
+    staging.parent.mkdir(parents=True, exist_ok=True)
+    staging.write_text(json.dumps(pins, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    staging.replace(path)
+
+
+@contextlib.contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """One process at a time in here; another waits, and then finds the work done. A killed one holds nothing up."""
+    import filelock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=1)
+    except filelock.Timeout:
+        _log.warning("Another run works in %s; waiting for it.", path.parent)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def verify_folder(folder: Path, rows: Iterable[Mapping[str, Any]], *, progress: Progress | None = None) -> VerifyReport:
+    """Every file of `folder` against manifest rows (`path`, `sha256`, and `bytes` where known), on all cores.
+
+    A link is `changed` whatever it points to. Hidden names, and manifest.csv in the root, are the program's own.
+    Raises UserError for a row whose path leaves the folder.
+    """
+    rows = list(rows)
+    listed = {_inside(folder, str(row["path"])) for row in rows}
+    states: dict[str, list[str]] = {"right": [], "missing": [], "changed": []}
+    left, done = iter(rows), 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        while batch := list(islice(left, 2048)):  # a quarter of a million futures at once would fill the memory
+            for row, state in zip(batch, pool.map(lambda row: _state_of(folder, row), batch), strict=True):
+                states[state].append(str(row["path"]))
+            done += len(batch)
+            if progress:
+                progress("verify", done, len(rows))
+    added = sorted(name for name in _visible_files(folder) if name not in listed)
+    return VerifyReport(len(rows), tuple(sorted(states["missing"])), tuple(sorted(states["changed"])), tuple(added))
+
+
+def _state_of(folder: Path, row: Mapping[str, Any]) -> str:
+    path = folder / str(row["path"])
+    if path.is_symlink():
+        return "changed"
+    if not path.is_file():
+        return "missing"
+    if row.get("bytes") not in (None, "") and path.stat().st_size != int(row["bytes"]):
+        return "changed"
+    return "right" if file_digests(path, ["sha256"])["sha256"] == row["sha256"] else "changed"
+
+
+def _inside(folder: Path, name: str) -> str:
+    path = Path(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise UserError(f"The manifest of {folder} names {name!r}, which is not inside it; make the manifest again.")
+    return path.as_posix()
+
+
+def _visible_files(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if not hidden and (path.is_symlink() or path.is_file()) and name.as_posix() not in ("manifest.csv", CHECKSUMS):
+            yield name.as_posix()
+
+
+def _plain(name: str) -> str:
+    if name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f]", name):
+        raise UserError(f"{name!r} cannot be the name of a data set or an archive; use letters, digits, - and _.")
+    return name

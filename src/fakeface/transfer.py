@@ -1,0 +1,306 @@
+"""One file, address → disk: resumed, retried, proven, and without its name until it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fakeface.archives import NO_SPACE, Progress, archive_kind, check_readable
+from fakeface.errors import UserError
+
+if TYPE_CHECKING:
+    import requests
+
+_BLOCK: Final = 1 << 20
+_NETWORK_BLOCK: Final = 1 << 16  # a connection that breaks costs the block that was under way
+_TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds between two bytes
+_LONGEST_WAIT: Final = 60.0  # seconds
+_OK, _PARTIAL, _RANGE_NOT_SATISFIABLE, _TOO_MANY, _SERVER_ERROR = 200, 206, 416, 429, 500
+_WEB_PAGE: Final = re.compile(rb"\s*(<!doctype\s+html|<html|<head)", re.IGNORECASE)
+_IS_WEB_PAGE: Final = "it is a web page, perhaps a login, instead of the file"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What is known of a file beforehand: its size in bytes, and by algorithm its digest and who states it."""
+
+    bytes: int | None = None
+    digests: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How often to try again without a byte of progress, and how many seconds to wait at first (doubling)."""
+
+    retries: int = 5
+    backoff: float = 1.0
+
+
+class RefusedError(Exception):
+    """This address does not give the right file; another one, or a person, may. The text is the end of a sentence."""
+
+
+class _TryAgainError(Exception):
+    """A fault that a second try may mend; `wait` is what the server asked for, in seconds."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def download(
+    url: str,
+    target: Path,
+    expected: Expected | None = None,
+    *,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+) -> None:
+    """Fetch `url` to `target` by way of `target.part`, going on from where an earlier try broke off.
+
+    The file gets its name only once its size and every known digest fit; where no digest is known, an archive must at
+    least be readable to its end. Raises UserError for a full disk and RefusedError for what the address does.
+    """
+    import requests
+
+    expected, patience = expected or Expected(), patience or Patience()
+    part = _Part(target)
+    failures = 0
+    with requests.Session() as session:
+        session.headers.update({"User-Agent": "fakeface", "Accept-Encoding": "identity"})
+        while True:
+            before = part.size()
+            try:
+                _transfer(session, url, part, expected, progress)
+                break
+            except (requests.RequestException, _TryAgainError) as error:
+                failures = 1 if part.size() > before else failures + 1
+                if failures > patience.retries or not _may_pass(error):
+                    raise RefusedError(reason_of(error)) from error
+                wait = max(patience.backoff * 2 ** (failures - 1), getattr(error, "wait", 0.0))
+                time.sleep(min(wait, _LONGEST_WAIT))
+    _accept(part, expected)
+
+
+def download_from_drive(
+    url: str,
+    target: Path,
+    expected: Expected | None = None,
+    *,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+) -> None:
+    """As `download`, by gdown, which knows Google Drive's confirmation pages and quotas."""
+    import gdown
+    import requests
+    from gdown.exceptions import DownloadError, FileURLRetrievalError
+
+    part = _Part(target)
+    left_before = sorted(target.parent.glob(f"{part.path.name}????????.part"))  # as gdown names them
+    try:
+        with full_disk_named(target):
+            gdown.download(
+                url=url,
+                output=str(part.path),
+                quiet=True,
+                use_cookies=False,
+                resume=True,
+                retries=(patience or Patience()).retries,
+                timeout=_TIMEOUT,
+                progress=(lambda done, total: progress(target.name, done, total)) if progress else None,
+            )
+    except FileURLRetrievalError as error:
+        raise RefusedError("Google Drive does not give it now, for its daily quota or its owners' wish") from error
+    except DownloadError as error:
+        if not left_before:
+            raise RefusedError("the connection broke off") from error
+        for path in left_before:  # gdown could not go on from these, and would not start over beside them
+            path.unlink(missing_ok=True)
+        download_from_drive(url, target, expected, progress=progress, patience=patience)
+        return
+    except requests.RequestException as error:
+        raise RefusedError(reason_of(error)) from error
+    _accept(part, expected or Expected())
+
+
+def check_whole(path: Path, expected: Expected, name: str) -> None:
+    """Raise RefusedError unless size and digests fit and, where no digest is known, an archive reads to its end."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        raise RefusedError("it is empty")
+    if _WEB_PAGE.match(head):
+        raise RefusedError(_IS_WEB_PAGE)
+    size = path.stat().st_size
+    if expected.bytes is not None and size != expected.bytes:
+        raise RefusedError(f"it has {size:,} bytes where {expected.bytes:,} are expected")
+    for algorithm, digest in file_digests(path, expected.digests).items():
+        stated, stated_by = expected.digests[algorithm]
+        if digest != stated.lower():
+            raise RefusedError(f"its {algorithm} is {digest} where {stated_by} states {stated}")
+    if not expected.digests and re.search(r"\.(zip|tgz|tar|tar\.\w+)$", name):
+        _check_archive(path)
+
+
+def _check_archive(path: Path) -> None:
+    if archive_kind(path) is None:
+        raise RefusedError("it is not an archive")
+    try:
+        check_readable(path)
+    except UserError as error:
+        raise RefusedError(str(error).partition(";")[0].replace(f"{path} ", "it ")) from error
+
+
+def file_digests(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
+    """Hexadecimal digests of a file, read once for all of them."""
+    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
+    if hashes:
+        with path.open("rb") as file:
+            while block := file.read(_BLOCK):
+                for digest in hashes.values():
+                    digest.update(block)
+    return {name: digest.hexdigest() for name, digest in hashes.items()}
+
+
+@contextlib.contextmanager
+def full_disk_named(target: Path) -> Iterator[None]:
+    """Turn the operating system's word for a full disk into a UserError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_SPACE:
+            raise
+        raise UserError(
+            f"The disk is full while {target} is fetched; what came is kept: free some space and run the same command."
+        ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """A network library's error as the end of a sentence."""
+    import requests
+
+    if isinstance(error, requests.exceptions.SSLError):
+        return "its certificate is not accepted"
+    if isinstance(error, requests.Timeout):
+        return "it does not answer in time"
+    if isinstance(error, (requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
+        return "the connection fails or breaks off"
+    lines = [line.strip(" .:") for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+class _Part:
+    """`<file>.part` and, beside it, which version of which address it is the beginning of."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = target.with_name(target.name + ".part")
+        self.state = target.with_name(target.name + ".part.json")
+
+    def size(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def drop(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.state.unlink(missing_ok=True)
+
+    def begin(self, url: str, answer: requests.Response) -> None:
+        etag = answer.headers.get("ETag", "")
+        validator = answer.headers.get("Last-Modified", "") if etag.startswith("W/") or not etag else etag
+        self.path.unlink(missing_ok=True)
+        self.state.write_text(json.dumps({"url": url, "validator": validator}), encoding="utf-8")
+
+    def validator(self, url: str) -> str | None:
+        """What the server must confirm before going on; None where these bytes cannot be gone on from."""
+        try:
+            state = json.loads(self.state.read_text(encoding="utf-8"))
+            return str(state["validator"]) or None if state["url"] == url else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+
+def _may_pass(error: Exception) -> bool:
+    import requests
+
+    lasting = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
+    passing = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, _TryAgainError)
+    return isinstance(error, passing) and not isinstance(error, lasting)
+
+
+def _transfer(session: requests.Session, url: str, part: _Part, expected: Expected, progress: Progress | None) -> None:
+    validator = part.validator(url)
+    have = part.size() if validator else 0
+    headers = {"Range": f"bytes={have}-", "If-Range": validator} if have and validator else {}
+    with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
+        start, total = _agreed_range(answer, have, part)
+        if "text/html" in answer.headers.get("Content-Type", ""):
+            raise RefusedError(_IS_WEB_PAGE)
+        if total is not None and expected.bytes is not None and total != expected.bytes:
+            raise RefusedError(f"it offers {total:,} bytes where {expected.bytes:,} are expected")
+        _need_space(part.path.parent, (total or expected.bytes or 0) - start)
+        if start == 0:
+            part.begin(url, answer)
+        _append(answer.iter_content(_NETWORK_BLOCK), part, start, total, progress)
+    if total is not None and part.size() != total:
+        raise _TryAgainError(f"it broke off after {part.size():,} of {total:,} bytes")
+
+
+def _agreed_range(answer: requests.Response, have: int, part: _Part) -> tuple[int, int | None]:
+    """Where the coming bytes begin and the whole file's size, if told; raises where they cannot be used."""
+    status = answer.status_code
+    if status == _TOO_MANY or status >= _SERVER_ERROR:
+        asked = answer.headers.get("Retry-After", "")
+        raise _TryAgainError(f"it answers {status} {answer.reason}", float(asked) if asked.isdigit() else 0.0)
+    if status == _RANGE_NOT_SATISFIABLE and have:
+        part.drop()
+        raise _TryAgainError(f"it has no more than {have:,} bytes to give")
+    if status not in (_OK, _PARTIAL):
+        raise RefusedError(f"it answers {status} {answer.reason}")
+    if status == _PARTIAL:
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
+        if found is None or int(found[1]) != have:
+            part.drop()
+            raise _TryAgainError("it sends another range than it was asked for")
+        return have, None if found[2] == "*" else int(found[2])
+    length = answer.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdigit() and "Content-Encoding" not in answer.headers else None
+
+
+def _append(blocks: Iterable[bytes], part: _Part, start: int, total: int | None, progress: Progress | None) -> None:
+    done = start
+    with full_disk_named(part.target), part.path.open("ab", buffering=0) as file:
+        for block in blocks:
+            if done == 0 and _WEB_PAGE.match(block):
+                raise RefusedError(_IS_WEB_PAGE)
+            view = memoryview(block)
+            while view:  # a nearly full disk takes a part of it only
+                view = view[file.write(view) :]
+            done += len(block)
+            if progress:
+                progress(part.target.name, done, total)
+
+
+def _need_space(folder: Path, count: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if count > free:
+        raise UserError(
+            f"{folder} has {free:,} bytes free where {count:,} are still to come; free some and run the same command."
+        )
+
+
+def _accept(part: _Part, expected: Expected) -> None:
+    try:
+        check_whole(part.path, expected, part.target.name)
+    except RefusedError:
+        part.drop()  # nothing to go on from
+        raise
+    part.path.replace(part.target)
+    part.state.unlink(missing_ok=True)
