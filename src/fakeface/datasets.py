@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ def split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data,
     write_rows(reports / "rejected.csv", Rejected._fields, sorted(unusable + split.set_aside))
     assert_no_leak(split.placed)
     require_every_part(split.placed, data.split)
+    (reports / "split.json").unlink(missing_ok=True)
     _write_stores(split, images, into)
     summary = _summary(collection, profile, unusable, split)
     write_json(reports / "split.json", summary)
@@ -89,6 +91,8 @@ def _profile_of(collection: Collection, data: Data) -> Profile:
 
 
 def _write_stores(split: Split, images: DecodedImages, into: Path) -> None:
+    if into.exists():
+        shutil.rmtree(into)  # a killed run shall not leave stores of two splits side by side
     numbers = {file.path: number for number, file in enumerate(images.files)}
     for role in ROLES:
         chosen = [image for image in split.placed if image.role == role]

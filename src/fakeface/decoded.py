@@ -28,12 +28,12 @@ import PIL
 
 from fakeface import images, near_duplicates
 from fakeface.errors import UserError
-from fakeface.folder_lock import folder_lock
+from fakeface.fetch import exclusive
 from fakeface.images import Crop, RejectedImage, decode_image, inspect_image, read_content
 from fakeface.near_duplicates import perceptual_hash
 from fakeface.progress import progress
 from fakeface.raw import RawFile, Rejected
-from fakeface.tables import read_whole_lines, some
+from fakeface.tables import naming, read_whole_lines, some
 
 CHUNK = 64  # images a task
 _FEW = 512  # images that are decoded sooner than worker processes start
@@ -82,7 +82,7 @@ class DecodedImages:
                 block = np.empty((len(rows), self.size, self.size, 3), np.uint8)
                 for image, row in zip(block, rows, strict=True):
                     # Read, not mapped: mapped pages would count as this process's memory.
-                    os.preadv(file.fileno(), [memoryview(image).cast("B")], int(row) * image.nbytes)
+                    os.preadv(file.fileno(), [image.data.cast("B")], int(row) * image.nbytes)
                 yield block
 
 
@@ -111,7 +111,7 @@ def decode_files(
     """
     crops = {source: str(Crop.parse(crop)) for source, crop in crops.items()}
     keys: list[_ImageKey] = [(file.sha256, crops[file.source]) for file in files]
-    with folder_lock(cache):
+    with exclusive(cache):
         done = _open_cache(cache, size, limits, set(keys))
         new = {key: file for key, file in zip(keys, files, strict=True) if key not in done}
         refused, differing = _decode_new(new, done, raw, cache, size, limits, workers)
@@ -205,8 +205,9 @@ def _decode_new(
 
 
 def _run(tasks: Sequence[_Task], workers: int | None) -> Iterator[list[_Outcome]]:
-    workers = workers or len(os.sched_getaffinity(0))
-    if workers == 1 or sum(len(task.files) for task in tasks) <= _FEW:
+    if workers is None:
+        workers = len(os.sched_getaffinity(0)) if sum(len(task.files) for task in tasks) > _FEW else 1
+    if workers == 1:
         yield from map(_decode_chunk, tasks)
         return
     try:
@@ -238,13 +239,13 @@ def _decode_chunk(task: _Task) -> list[_Outcome]:
     if not pixels:
         return [one for one in decoded if not isinstance(one, tuple)]
     block = np.stack(pixels)
-    with task.array.open("r+b", buffering=0) as file:
+    with naming(task.array), task.array.open("r+b", buffering=0) as file:
         # Written, not mapped: a full disk is then an error that can be told instead of a killed process.
         _write_at(file.fileno(), block, task.first_row * block[0].nbytes)
     hashes = iter(perceptual_hash(block).tolist())
     numbers = iter(range(task.first_row, task.first_row + len(block)))
     return [
-        _Row(next(numbers), zlib.crc32(one[0]), one[1], one[2], next(hashes)) if isinstance(one, tuple) else one
+        _Row(next(numbers), zlib.crc32(one[0].data), one[1], one[2], next(hashes)) if isinstance(one, tuple) else one
         for one in decoded
     ]
 
@@ -264,7 +265,7 @@ def _decode_file(path: str, sha256: str, crop: str, size: int, limits: Limits) -
 
 
 def _write_at(descriptor: int, block: _Pixels, offset: int) -> None:
-    view = memoryview(block).cast("B")
+    view = block.data.cast("B")
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written

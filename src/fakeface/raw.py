@@ -8,16 +8,17 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
 from fakeface.errors import UserError
-from fakeface.folder_lock import folder_lock
+from fakeface.fetch import VerifyReport, exclusive, verify_folder
 from fakeface.image_files import list_images
 from fakeface.params import Data, Profile
 from fakeface.progress import progress
-from fakeface.tables import read_json, read_rows, read_whole_lines, some, write_json, write_rows
+from fakeface.sources import identity_reader
+from fakeface.tables import naming, read_json, read_rows, read_whole_lines, some, write_json, write_rows
 
 MANIFEST, REJECTED, COLLECTED = "manifest.csv", "rejected.csv", "collected.json"
 _BLOCK = 1 << 20  # bytes read at once
@@ -62,15 +63,6 @@ class Collection:
     rejected: list[Rejected]
     ignored: int
     unlisted: int
-
-
-@dataclass(frozen=True)
-class Differences:
-    """Where a folder departs from its manifest: relative paths, sorted."""
-
-    missing: list[str]
-    changed: list[str]
-    added: list[str]
 
 
 def choose_profile(data: Data) -> tuple[str, Profile]:
@@ -144,33 +136,51 @@ def collect_sources(root: Path, name: str, profile: Profile, into: Path, workers
 
     Raises:
         UserError: a source without an image, one folder inside another, bytes or labels that contradict the root's
-            manifest, or another run at work in `into`.
+            manifest.
     """
     folders = source_folders(root, profile)
     listing = _read_listing(root / MANIFEST)
     _refuse_nested({**folders, "the output folder": into})
     _refuse_missing(listing, folders, root)
-    with folder_lock(into):
+    with exclusive(into):
         into.mkdir(parents=True, exist_ok=True)
         (into / MANIFEST).unlink(missing_ok=True)
         found, rejected, ignored = _find_images(folders, root)
-        files: list[RawFile] = []
-        unlisted = 0
+        copied: dict[_Found, tuple[int, str]] = {}
         for one, outcome in _copy_all(found, into, workers):
             if isinstance(outcome, str):
                 rejected.append(Rejected(one.path, one.source, outcome))
-                continue
-            listed = listing.get(one.listed_as, {})
-            unlisted += not listed
-            size, sha256 = outcome
-            label, group = profile.sources[one.source].label, listed.get("near_duplicate_group", "")
-            files.append(RawFile(one.path, one.source, label, size, sha256, group, ""))
-        _refuse_contradictions(listing, {one.path: one.listed_as for one in found}, files, root)
+            else:
+                copied[one] = outcome
+        _refuse_contradictions(listing, copied, profile, root)
+        files = _raw_files(copied, profile, folders, listing)
         _remove_others(into, {file.path for file in files})
+        unlisted = sum(one.listed_as not in listing for one in copied) if listing else 0
         labels: dict[str, str] = {source: entry.label for source, entry in profile.sources.items()}
-        collection = Collection(name, labels, sorted(files), sorted(rejected), ignored, unlisted if listing else 0)
+        collection = Collection(name, labels, sorted(files), sorted(rejected), ignored, unlisted)
         _write_collection(collection, into)
     return collection
+
+
+def _raw_files(
+    copied: Mapping[_Found, tuple[int, str]],
+    profile: Profile,
+    folders: Mapping[str, Path],
+    listing: Mapping[str, Mapping[str, str]],
+) -> list[RawFile]:
+    identities = {source: identity_reader(source, folder) for source, folder in folders.items()}
+    return [
+        RawFile(
+            path=one.path,
+            source=one.source,
+            label=profile.sources[one.source].label,
+            bytes=size,
+            sha256=sha256,
+            near_duplicate_group=listing.get(one.listed_as, {}).get("near_duplicate_group", ""),
+            identity=identities[one.source](one.relative) or "",
+        )
+        for one, (size, sha256) in copied.items()
+    ]
 
 
 def _write_collection(collection: Collection, into: Path) -> None:
@@ -206,24 +216,15 @@ def _is_tame(path: str) -> bool:
     return len(parts) > 1 and ".." not in parts and not path.startswith("/")
 
 
-def verify_raw(raw: Path, workers: int | None = None) -> Differences:
+def verify_raw(raw: Path) -> VerifyReport:
     """Compare the bytes of every file in datasets/raw with its manifest's sha256.
 
     Raises:
         UserError: the folder has no readable manifest.
     """
-    listed = {file.path: file.sha256 for file in read_collection(raw).files}
-    present = {path for path in _paths_in(raw) if path not in (MANIFEST, REJECTED, COLLECTED)}
-    both = sorted(present & set(listed))
-
-    def matches(path: str) -> bool:
-        try:
-            return _hash_and_copy(raw / path, None)[1] == listed[path]
-        except _UnreadableError:
-            return False
-
-    changed = [path for path, whole in _in_threads(matches, both, "checking files", workers) if not whole]
-    return Differences(sorted(set(listed) - present), changed, sorted(present - set(listed)))
+    report = verify_folder(raw, (file._asdict() for file in read_collection(raw).files))
+    own = (REJECTED, COLLECTED)
+    return replace(report, added=tuple(name for name in report.added if name not in own))
 
 
 # What the data folder's own manifest says
@@ -253,20 +254,24 @@ def _refuse_missing(listing: Mapping[str, object], folders: Mapping[str, Path], 
 
 
 def _refuse_contradictions(
-    listing: Mapping[str, Mapping[str, str]], listed_as: Mapping[str, str], files: Sequence[RawFile], root: Path
+    listing: Mapping[str, Mapping[str, str]], copied: Mapping[_Found, tuple[int, str]], profile: Profile, root: Path
 ) -> None:
-    entries = [(file, listing.get(listed_as[file.path], {})) for file in files]
-    changed = [file.path for file, entry in entries if entry.get("sha256", file.sha256).lower() != file.sha256]
+    def listed(one: _Found, column: str, found: str) -> str:
+        return listing.get(one.listed_as, {}).get(column, found)
+
+    changed = [one.path for one, (_, sha256) in copied.items() if listed(one, "sha256", sha256).lower() != sha256]
     if changed:
         raise UserError(
             f"{len(changed):,} files do not have the sha256 that {root / MANIFEST} lists: {some(changed)}; "
             "bring the listed bytes back, or correct the list."
         )
-    other = [file for file, entry in entries if entry.get("label", file.label) != file.label]
+    labels = {source: entry.label for source, entry in profile.sources.items()}
+    other = [one for one in copied if listed(one, "label", labels[one.source]) != labels[one.source]]
     if other:
+        source = other[0].source
         raise UserError(
-            f"params.yaml calls source '{other[0].source}' {other[0].label}, but {root / MANIFEST} says otherwise "
-            f"of {len(other):,} files: {some([file.path for file in other])}; correct one of the two."
+            f"params.yaml calls source '{source}' {labels[source]}, but {root / MANIFEST} says otherwise "
+            f"of {len(other):,} files: {some([one.path for one in other])}; correct one of the two."
         )
 
 
@@ -326,17 +331,16 @@ class _UnreadableError(Exception):
     """The original, not the copy, is at fault."""
 
 
-def _hash_and_copy(origin: Path, target: Path | None) -> tuple[int, str]:
-    """Return size and sha256 of a file, and copy it on the way; the copy takes its name when it is whole."""
+def _hash_and_copy(origin: Path, target: Path) -> tuple[int, str]:
+    """Copy a file and return its size and sha256; the copy takes its name when it is whole."""
     digest, size = hashlib.sha256(), 0
-    beside = target and target.with_name(f".{_hash_of(target.name)}.partial")
-    with (beside or Path(os.devnull)).open("wb") as copy:
+    beside = target.with_name(f".{hashlib.sha256(target.name.encode()).hexdigest()[:32]}.partial")
+    with naming(target), beside.open("wb") as copy:
         for block in _blocks(origin):
             digest.update(block)
             size += len(block)
             copy.write(block)
-    if beside and target:
-        beside.replace(target)
+    beside.replace(target)
     return size, digest.hexdigest()
 
 
@@ -347,10 +351,6 @@ def _blocks(path: Path) -> Iterator[bytes]:
                 yield block
     except OSError as error:
         raise _UnreadableError(error.strerror or str(error)) from error
-
-
-def _hash_of(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def _in_threads(

@@ -20,6 +20,7 @@ from fakeface.params import PartShares, Source
 from fakeface.raw import RawFile, Rejected
 
 ROLES = (*STAGES, HELDOUT)
+SAME_PERSON = "same person"
 
 
 class Candidate(NamedTuple):
@@ -120,7 +121,7 @@ def _ties(file: RawFile, lookalike: int) -> Iterator[tuple[str, Hashable]]:
     if file.near_duplicate_group:
         yield "same near-duplicate group", file.near_duplicate_group
     if file.identity:
-        yield "same person", file.identity
+        yield SAME_PERSON, file.identity
 
 
 def find_leaks(placed: Iterable[Placed]) -> list[str]:
@@ -184,7 +185,7 @@ def _role(members: Sequence[Candidate], sources: Mapping[str, Source], key: str)
     allowed = [_allowed(member, sources) for member in members]
     common = set(ROLES).intersection(*allowed)
     owner = next(member for member in members if member.file.sha256 == key)
-    use: Mapping[str, float] = dict(sources[owner.file.source].use)
+    use = {str(role): share for role, share in sources[owner.file.source].use.items()}
     if common == _allowed(owner, sources):
         return _cut(_uniform("role", key), {role: use[role] for role in ROLES if role in use})
     if common:
@@ -215,13 +216,16 @@ def _without_contradictions(group: Sequence[Candidate], gone: list[Rejected]) ->
 def _permitted(
     members: Sequence[Candidate], role: str, sources: Mapping[str, Source], gone: list[Rejected]
 ) -> list[Candidate]:
+    ties = Counter(tie for member in members for tie in _ties(member.file, member.lookalike))
+    person = any(kind == SAME_PERSON and count > 1 for (kind, _), count in ties.items())
+    what = "near-duplicate or same person as" if person else "near-duplicate of"
     where = "a held-out image" if role == HELDOUT else f"an image of {role}"
     staying = []
     for member in members:
         if role in _allowed(member, sources):
             staying.append(member)
         else:
-            gone.append(Rejected(member.file.path, member.file.source, f"near-duplicate of {where}"))
+            gone.append(Rejected(member.file.path, member.file.source, f"{what} {where}"))
     return staying
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from fakeface import LABELS
 from fakeface.errors import UserError
-from fakeface.tables import read_json, read_rows, write_json, write_rows
+from fakeface.tables import naming, read_json, read_rows, write_json, write_rows
 
 IMAGES, MANIFEST, FACTS = "images.npy", "manifest.csv", "store.json"
 _BLOCK = 1 << 20  # bytes read at once
@@ -74,20 +74,25 @@ def write_store(rows: Sequence[StoredImage], blocks: Iterable[npt.NDArray[np.uin
     beside = into.with_name(f".{into.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    header = io.BytesIO()
-    shape = (len(rows), size, size, 3)
-    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
     digest = hashlib.sha256()
-    with (beside / IMAGES).open("wb") as file:
-        for block in chain([header.getbuffer()], blocks):
-            file.write(block)
-            digest.update(block)
+    with naming(beside / IMAGES), (beside / IMAGES).open("wb") as file:
+        # Written, not mapped: a full disk is then an error that can be told instead of a killed process.
+        for piece in chain([_npy_header((len(rows), size, size, 3))], (block.tobytes() for block in blocks)):
+            file.write(piece)
+            digest.update(piece)
     write_rows(beside / MANIFEST, StoredImage._fields, rows)
     sums = {IMAGES: digest.hexdigest(), MANIFEST: _sha256(beside / MANIFEST)}
     write_json(beside / FACTS, {"images": len(rows), "size": size, "sha256": sums})
     if into.exists():
         shutil.rmtree(into)
     beside.replace(into)
+
+
+def _npy_header(shape: tuple[int, ...]) -> bytes:
+    header = io.BytesIO()
+    form = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, form)  # type: ignore[no-untyped-call]
+    return header.getvalue()
 
 
 def open_store(folder: Path) -> Store:
