@@ -1,0 +1,375 @@
+"""Recipes of augmentation: the steps of params.yaml as one function over batches, for tf.data.
+
+Every number that is drawn comes from TensorFlow's stateless generators, so a batch depends on the seeds alone: not on
+threads, and not on the batches before it. Drawing and applying are apart: an operation takes what was drawn as an
+argument, and its backends, given the same draw, agree within the tolerances that tests/test_augment.py states.
+
+The notebook's order is Keras': ImageDataGenerator first transforms (affine, then flip, then brightness), then calls
+the preprocessing_function (the blur), then rescales; so its recipe lists rotate, shift, flip, brightness, blur.
+"""
+
+from __future__ import annotations
+
+import atexit
+import math
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, cast
+
+import cv2
+import numpy as np
+import tensorflow as tf
+
+from fakeface import augment_arrays as arrays
+from fakeface import augment_tensors as tensors
+from fakeface.augment_steps import check_steps
+
+Tensor = Any  # TensorFlow has no type hints
+Augmentation = Callable[[Tensor, Tensor], Tensor]
+
+_GEOMETRY = ("flip", "rotate", "shift", "framing")
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One operation, ready to run: what it draws (seed, shape) -> float64 (B, k), and how it applies it."""
+
+    draw: Callable[[Tensor, Tensor], Tensor]
+    apply: Callable[[Any, Any], Any]
+    on_tensors: bool = False  # TensorFlow or NumPy
+    gives_floats: bool = False  # the notebook's libraries worked on float32 and kept fractions
+    probability: float = 1.0
+
+
+_Drawn = tuple[_Step, Tensor, Tensor]  # step, bool (B,): which images it changes, float64 (B, k): by how much
+
+
+def build_augmentation(steps: Sequence[Mapping[str, Any]], seed: int) -> Augmentation:
+    """Make `augment(images, step_seed)` out of steps such as [{"op": "flip"}, {"op": "jpeg", "probability": 0.3}].
+
+    images: uint8 (B, H, W, 3), 0..255; step_seed: int64 (2,), for example (epoch, step). Gives images of that shape
+    in 0..255: uint8, or float32 after gaussian_filter2d by Addons and gaussian_blur by imgaug. Each image has its own
+    draw, and the same draw whatever the backend.
+    Raises UserError for an unknown operation or argument.
+    """
+    plan = _plan(check_steps(steps))
+    cv2.setNumThreads(1)  # images are small, and tf.data already runs batches side by side
+
+    def augment(images: Tensor, step_seed: Tensor) -> Tensor:
+        images = tf.convert_to_tensor(images)
+        seed_here = tf.random.experimental.stateless_fold_in(tf.cast(step_seed, tf.int64), tf.constant(seed, tf.int64))
+        seeds = tf.random.experimental.stateless_split(seed_here, max(1, len(plan)))
+        drawn = [_draw(step, seeds[index], tf.shape(images)) for index, step in enumerate(plan)]
+        for on_tensors, neighbours in groupby(drawn, key=lambda item: item[0].on_tensors):
+            run = _run_on_tensors if on_tensors else _run_on_arrays
+            images = run(images, list(neighbours))
+        return images
+
+    return cast(Augmentation, tf.autograph.experimental.do_not_convert(augment))
+
+
+def _draw(step: _Step, seed: Tensor, shape: Tensor) -> _Drawn:
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    chosen = tf.random.stateless_uniform(shape[:1], seeds[0]) < step.probability
+    return step, chosen, step.draw(seeds[1], shape)
+
+
+def _run_on_arrays(images: Tensor, drawn: Sequence[_Drawn]) -> Tensor:
+    steps = [step for step, _, _ in drawn]
+
+    def run(batch: arrays.Images, *numbers: Any) -> arrays.Images:
+        with _CALLS:
+            for step, chosen, values in zip(steps, numbers[::2], numbers[1::2], strict=True):
+                batch = _apply_to_chosen(step, batch, chosen, values)
+            return batch
+
+    dtype = tf.float32 if any(step.gives_floats for step in steps) else images.dtype
+    numbers = [part for _, chosen, values in drawn for part in (chosen, values)]
+    # Declared stateless, or tf.data would give up running it in parallel when determinism is asked for.
+    return tf.ensure_shape(tf.numpy_function(run, [images, *numbers], dtype, stateful=False), images.shape)
+
+
+def _apply_to_chosen(step: _Step, batch: arrays.Images, chosen: Any, values: arrays.Drawn) -> arrays.Images:
+    batch = batch.astype(np.float32, copy=False) if step.gives_floats else batch
+    if chosen.all():
+        return cast(arrays.Images, step.apply(batch, values))
+    if chosen.any():
+        batch = batch.copy()
+        batch[chosen] = step.apply(batch[chosen], values[chosen])
+    return batch
+
+
+def _run_on_tensors(images: Tensor, drawn: Sequence[_Drawn]) -> Tensor:
+    for step, chosen, values in drawn:
+        images = tf.cast(images, tf.float32) if step.gives_floats else images
+        images = step.apply(images, values) if step.probability == 1 else _scatter(step, images, chosen, values)
+    return images
+
+
+def _scatter(step: _Step, images: Tensor, chosen: Tensor, values: Tensor) -> Tensor:
+    def changed() -> Tensor:
+        some = step.apply(tf.boolean_mask(images, chosen), tf.boolean_mask(values, chosen))
+        return tf.tensor_scatter_nd_update(images, tf.where(chosen), some)
+
+    return tf.cond(tf.reduce_any(chosen), changed, lambda: images)  # convolutions refuse an empty batch
+
+
+class _PythonCalls:
+    """Counts the calls of tf.data's threads into Python, so that the process does not end in the middle of one.
+
+    Python kills a thread that comes back to it once its end has begun, and TensorFlow then aborts or waits for ever:
+    so it goes when an iterator is still alive at the end, as after an exception.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running = 0
+        self._last_end = -math.inf
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._running += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._running -= 1
+            self._last_end = time.monotonic()
+
+    def wait_until_idle(self, quiet_seconds: float = 0.5, at_most_seconds: float = 10.0) -> None:
+        """Return when no call has run for a while: tf.data's buffers are full then."""
+        deadline = time.monotonic() + at_most_seconds
+        while time.monotonic() < deadline and (self._running or time.monotonic() - self._last_end < quiet_seconds):
+            time.sleep(0.02)
+
+
+_CALLS = _PythonCalls()
+atexit.register(_CALLS.wait_until_idle)
+
+
+# ------------------------------------------------------------------------------------------ from params.yaml to steps
+
+
+def _plan(steps: Sequence[Mapping[str, Any]]) -> list[_Step]:
+    planned: list[_Step] = []
+    for neighbours in _geometry_together(steps):
+        if neighbours[0]["op"] not in _GEOMETRY:
+            planned.append(_MAKERS[neighbours[0]["op"]](neighbours[0]))
+        elif len(neighbours) == 1 and neighbours[0]["op"] == "flip":
+            planned.append(_Step(_nothing, arrays.mirror, probability=neighbours[0]["probability"]))
+        else:
+            planned.append(_geometry(neighbours))
+    return planned
+
+
+def _geometry_together(steps: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+    group: list[Mapping[str, Any]] = []
+    for step in steps:
+        backends = {other["backend"] for other in [*group, step] if "backend" in other}
+        joins = step["op"] in _GEOMETRY and all(other["op"] in _GEOMETRY for other in group) and len(backends) <= 1
+        if group and not joins:
+            yield group
+            group = []
+        group.append(step)
+    if group:
+        yield group
+
+
+def _geometry(steps: Sequence[Mapping[str, Any]]) -> _Step:
+    backend = next((step["backend"] for step in steps if "backend" in step), "opencv")
+
+    def draw(seed: Tensor, shape: Tensor) -> Tensor:
+        seeds = tf.random.experimental.stateless_split(seed, len(steps))
+        matrices = tf.eye(3, batch_shape=shape[:1], dtype=tf.float64)
+        for index, step in enumerate(steps):
+            matrices = matrices @ _matrices_of_chosen(step, seeds[index], shape)
+        return around_the_middle(matrices, shape)
+
+    on_tensors = backend == "tensorflow"
+    return _Step(draw, tensors.warp if on_tensors else arrays.warp, on_tensors)
+
+
+def _matrices_of_chosen(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    chosen = tf.random.stateless_uniform(shape[:1], seeds[0]) < step["probability"]
+    still = tf.eye(3, batch_shape=shape[:1], dtype=tf.float64)
+    return tf.where(chosen[:, tf.newaxis, tf.newaxis], _MATRICES[step["op"]](step, seeds[1], shape), still)
+
+
+def _flip_matrices(_step: Mapping[str, Any], _seed: Tensor, shape: Tensor) -> Tensor:
+    return _affine(-_ones(shape), _zeros(shape), _zeros(shape), _zeros(shape), _ones(shape), _zeros(shape))
+
+
+def _rotation_matrices(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
+    angle = _uniform(seed, shape, -step["degrees"], step["degrees"]) * (math.pi / 180)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    return _affine(cos, -sin, _zeros(shape), sin, cos, _zeros(shape))
+
+
+def _shift_matrices(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
+    x, y = _uniform_pair(seed, shape, step["fraction"])
+    height, width = tf.cast(shape[1], tf.float64), tf.cast(shape[2], tf.float64)
+    return _affine(_ones(shape), _zeros(shape), x * width, _zeros(shape), _ones(shape), y * height)
+
+
+def _framing_matrices(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    kept = _uniform(seeds[0], shape, step["low"], step["high"])
+    x, y = _uniform_pair(seeds[1], shape, step["off_centre"] / 2)
+    height, width = tf.cast(shape[1], tf.float64), tf.cast(shape[2], tf.float64)
+    margin = 1 - kept
+    return _affine(kept, _zeros(shape), x * margin * width, _zeros(shape), kept, y * margin * height)
+
+
+_MATRICES = {
+    "flip": _flip_matrices,
+    "rotate": _rotation_matrices,
+    "shift": _shift_matrices,
+    "framing": _framing_matrices,
+}
+
+
+def _affine(a: Tensor, b: Tensor, x: Tensor, c: Tensor, d: Tensor, y: Tensor) -> Tensor:
+    zero, one = tf.zeros_like(a), tf.ones_like(a)
+    return tf.reshape(tf.stack([a, b, x, c, d, y, zero, zero, one], axis=1), [-1, 3, 3])
+
+
+def around_the_middle(matrices: Tensor, shape: Tensor) -> Tensor:
+    """Turn matrices (B, 3, 3) about the middle of the image into six numbers (B, 6) on pixel positions (x, y)."""
+    x, y = (tf.cast(shape[2], tf.float64) - 1) / 2, (tf.cast(shape[1], tf.float64) - 1) / 2
+    middle = tf.stack([x, y])[:, tf.newaxis]
+    linear, offset = matrices[:, :2, :2], matrices[:, :2, 2:]
+    return tf.reshape(tf.concat([linear, offset + middle - linear @ middle], axis=2), [-1, 6])
+
+
+# -------------------------------------------------------------------------------------------------------- what is drawn
+
+
+def _ones(shape: Tensor) -> Tensor:
+    return tf.ones(shape[:1], tf.float64)
+
+
+def _zeros(shape: Tensor) -> Tensor:
+    return tf.zeros(shape[:1], tf.float64)
+
+
+def _nothing(_seed: Tensor, shape: Tensor) -> Tensor:
+    return tf.zeros([shape[0], 0], tf.float64)
+
+
+def _uniform(seed: Tensor, shape: Tensor, low: float, high: float) -> Tensor:
+    return low + (high - low) * tf.random.stateless_uniform(shape[:1], seed, dtype=tf.float64)
+
+
+def _uniform_pair(seed: Tensor, shape: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    return _uniform(seeds[0], shape, -limit, limit), _uniform(seeds[1], shape, -limit, limit)
+
+
+def _column(low: float, high: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda seed, shape: _uniform(seed, shape, low, high)[:, tf.newaxis]
+
+
+def _whole_column(low: float, high: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda seed, shape: tf.floor(_uniform(seed, shape, low, high + 1))[:, tf.newaxis]
+
+
+def _columns(*draws: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    def draw(seed: Tensor, shape: Tensor) -> Tensor:
+        seeds = tf.random.experimental.stateless_split(seed, len(draws))
+        return tf.concat([part(seeds[index], shape) for index, part in enumerate(draws)], axis=1)
+
+    return draw
+
+
+def _make_brightness(step: Mapping[str, Any]) -> _Step:
+    return _Step(_column(step["low"], step["high"]), arrays.brightness, probability=step["probability"])
+
+
+def _make_contrast(step: Mapping[str, Any]) -> _Step:
+    return _Step(_column(step["low"], step["high"]), arrays.contrast, probability=step["probability"])
+
+
+def _make_saturation(step: Mapping[str, Any]) -> _Step:
+    return _Step(_column(step["low"], step["high"]), arrays.saturation, probability=step["probability"])
+
+
+def _make_grey(step: Mapping[str, Any]) -> _Step:
+    return _Step(_nothing, arrays.grey, probability=step["probability"])
+
+
+def _make_blur(step: Mapping[str, Any]) -> _Step:
+    return _Step(_column(*step["sigma"]), arrays.blur, probability=step["probability"])
+
+
+def _make_noise(step: Mapping[str, Any]) -> _Step:
+    seeds = _whole_column(0, 2**48)
+    return _Step(_columns(_column(*step["sigma"]), seeds), arrays.noise, probability=step["probability"])
+
+
+def _make_resample(step: Mapping[str, Any]) -> _Step:
+    kernels = list(arrays.RESAMPLING_KERNELS)
+    first, last = (0, len(kernels) - 1) if step["kernel"] == "any" else (kernels.index(step["kernel"]),) * 2
+    draw = _columns(_column(step["low"], step["high"]), _whole_column(first, last))
+    return _Step(draw, arrays.resample, probability=step["probability"])
+
+
+def _make_jpeg(step: Mapping[str, Any]) -> _Step:
+    on_tensors = step["backend"] == "tensorflow"
+    apply = tensors.jpeg if on_tensors else arrays.jpeg
+    return _Step(_whole_column(*step["quality"]), apply, on_tensors, probability=step["probability"])
+
+
+def _make_jpeg_compression(step: Mapping[str, Any]) -> _Step:
+    apply = arrays.imgaug_jpeg_compression if step["backend"] == "imgaug" else arrays.jpeg_compression
+    return _Step(_column(*step["compression"]), apply, probability=step["probability"])
+
+
+def _make_gaussian_blur(step: Mapping[str, Any]) -> _Step:
+    draw, probability = _column(*step["sigma"]), step["probability"]
+    if step["backend"] == "imgaug":
+        return _Step(draw, arrays.imgaug_gaussian_blur, gives_floats=True, probability=probability)
+    if step["backend"] == "opencv":
+        return _Step(draw, arrays.gaussian_blur, probability=probability)
+    radius = arrays.imgaug_kernel_size(step["sigma"][1]) // 2
+    return _Step(
+        draw, lambda images, sigmas: tensors.gaussian_blur(images, sigmas, radius), True, probability=probability
+    )
+
+
+def _make_gaussian_filter2d(step: Mapping[str, Any]) -> _Step:
+    size, sigma, probability = step["size"], step["sigma"], step["probability"]
+    if step["backend"] == "opencv":
+        draw = _columns(_column(size, size), _column(sigma, sigma))
+        return _Step(draw, arrays.gaussian_filter2d, probability=probability)
+    if step["backend"] == "tensorflow":
+        apply = lambda images, _drawn: tensors.gaussian_filter2d(images, size, sigma)  # noqa: E731
+        return _Step(_nothing, apply, True, probability=probability)
+    addons_filter = _addons_gaussian_filter2d()
+    apply = lambda images, _drawn: addons_filter(images, (size, size), sigma)  # noqa: E731
+    return _Step(_nothing, apply, True, gives_floats=True, probability=probability)
+
+
+def _addons_gaussian_filter2d() -> Callable[..., Tensor]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Addons announces the end of its life at every import
+        from tensorflow_addons.image import gaussian_filter2d as addons_filter
+    return cast(Callable[..., Tensor], addons_filter)
+
+
+_MAKERS: Mapping[str, Callable[[Mapping[str, Any]], _Step]] = {
+    "brightness": _make_brightness,
+    "contrast": _make_contrast,
+    "saturation": _make_saturation,
+    "grey": _make_grey,
+    "blur": _make_blur,
+    "noise": _make_noise,
+    "resample": _make_resample,
+    "jpeg": _make_jpeg,
+    "jpeg_compression": _make_jpeg_compression,
+    "gaussian_blur": _make_gaussian_blur,
+    "gaussian_filter2d": _make_gaussian_filter2d,
+}
