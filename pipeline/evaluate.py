@@ -21,9 +21,8 @@ def main() -> None:
 
         from fakeface.predict import evaluate_checkpoints
         from fakeface.reports import evaluation_metrics, write_reports
-        from fakeface.splits import read_split_facts
         from fakeface.store import open_store
-        from fakeface.tables import read_rows
+        from fakeface.tables import read_json, read_rows
         from fakeface.training import HISTORY_COLUMNS
 
         stores = {role: open_store(Path("datasets/split") / role) for role in (*STAGES, HELDOUT)}
@@ -34,15 +33,15 @@ def main() -> None:
             params.evaluate.sources,
             params.validation_batch_size,
         )
-        facts = read_split_facts(Path("reports/data/split.json"))
+        facts = read_json(Path("reports/data/split.json"))
         metrics = {
             "recipe": params.recipe,
-            "profile": facts.profile,
-            "note": facts.note,
+            "profile": facts["profile"],
+            "note": facts["note"],
             **evaluation_metrics(evaluation, params.evaluate.pairs, params.evaluate.bootstrap, params.seed),
         }
         histories = {stage: list(read_rows(Path(f"reports/history/{stage}.csv"), HISTORY_COLUMNS)) for stage in STAGES}
-        files = write_reports(evaluation, metrics, histories, facts.note or "", Path("reports"))
+        files = write_reports(evaluation, metrics, histories, facts["note"] or "", Path("reports"))
         run.log_evaluation(
             metrics, files, stage_parameters={stage: params.stage_settings(stage).model_dump() for stage in STAGES}
         )

@@ -23,15 +23,14 @@ def main(arguments: list[str]) -> None:
 
     from fakeface import tracking
     from fakeface.checkpoints import save_checkpoint
-    from fakeface.splits import read_split_facts
     from fakeface.store import open_store
-    from fakeface.tables import write_json
+    from fakeface.tables import read_json, write_json
     from fakeface.training import train_stage, write_history
 
     position = STAGES.index(stage)
     stores = {name: open_store(Path("datasets/split") / name) for name in STAGES[: position + 1]}
     previous = Path(f"models/{STAGES[position - 1]}.h5") if position else None
-    note = read_split_facts(Path("reports/data/split.json")).note
+    note = read_json(Path("reports/data/split.json"))["note"]
     print(f"{stage}: {params.recipe} recipe on {device.kind} ({device.name}), {device.precision}", flush=True)
     with tracking.stage_run(Path.cwd(), stage, experiment_parameters(params)) as run:
         trained = train_stage(params, stage, stores, previous, note, device.precision, [run.log_epoch])

@@ -31,6 +31,8 @@ def quiet_tensorflow() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # the bytes of a .keras file change at every save, so DVC would run again all that follows; HDF5 is meant
+    warnings.filterwarnings("ignore", message="You are saving your model as an HDF5 file")
     warnings.filterwarnings("ignore", message=r"(?s).*TensorFlow Addons \(TFA\) has ended development")
 
 
