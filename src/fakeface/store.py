@@ -70,16 +70,22 @@ def write_store(rows: Sequence[StoredImage], blocks: Iterable[npt.NDArray[np.uin
         blocks: the images in that order, some at once, (n, size, size, 3) uint8.
         size: pixels a side.
         into: the store's folder.
+
+    Raises:
+        ValueError: there are more or fewer images than rows.
     """
     beside = into.with_name(f".{into.name}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
-    digest = hashlib.sha256()
+    header = _npy_header((len(rows), size, size, 3))
+    digest, written = hashlib.sha256(), 0
     with naming(beside / IMAGES), (beside / IMAGES).open("wb") as file:
         # Written, not mapped: a full disk is then an error that can be told instead of a killed process.
-        for piece in chain([_npy_header((len(rows), size, size, 3))], (block.tobytes() for block in blocks)):
-            file.write(piece)
+        for piece in chain([header], (block.tobytes() for block in blocks)):
+            written += file.write(piece)
             digest.update(piece)
+    if written != len(header) + 3 * size * size * len(rows):
+        raise ValueError(f"{len(rows)} rows came with images of {written - len(header)} bytes")
     write_rows(beside / MANIFEST, StoredImage._fields, rows)
     sums = {IMAGES: digest.hexdigest(), MANIFEST: _sha256(beside / MANIFEST)}
     write_json(beside / FACTS, {"images": len(rows), "size": size, "sha256": sums})

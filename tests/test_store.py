@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from fakeface.decoded import DecodedImages, Limits, decode_files
+from fakeface.errors import UserError
+from fakeface.images import Crop, decode_image
+from fakeface.raw import RawFile, Rejected
+from fakeface.store import StoredImage, open_store, write_store
+from picture_folders import picture_bytes
+
+SIZE = 32
+LIMITS = Limits(max_bytes=100_000, max_pixels=100_000)
+CROPS = {"people": "centre", "machine": "centre 0.5"}
+
+
+def put(raw: Path, name: str, content: bytes) -> RawFile:
+    """Lay a file in datasets/raw and describe it."""
+    path = raw / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    label = "real" if name.startswith("people") else "fake"
+    return RawFile(name, name.partition("/")[0], label, len(content), hashlib.sha256(content).hexdigest(), "", "")
+
+
+def put_pictures(raw: Path, seeds: Sequence[int], source: str = "people") -> list[RawFile]:
+    return [put(raw, f"{source}/{seed:04d}.png", picture_bytes(seed)) for seed in seeds]
+
+
+def decode(files: Sequence[RawFile], tmp_path: Path, **changes: object) -> tuple[DecodedImages, list[Rejected]]:
+    settings: dict[str, object] = {"size": SIZE, "crops": CROPS, "limits": LIMITS, "workers": 1, **changes}
+    return decode_files(files, tmp_path / "raw", tmp_path / "decoded", **settings)  # type: ignore[arg-type]
+
+
+def pixels(images: DecodedImages) -> npt.NDArray[np.uint8]:
+    return np.concatenate(list(images.blocks(range(len(images.files)), count=3)))
+
+
+def decoded_rows(tmp_path: Path) -> int:
+    return len((tmp_path / "decoded" / "index.csv").read_text().splitlines())
+
+
+class TestDecoding:
+    def test_pixels_are_those_of_the_only_decoder_with_the_crop_of_the_source(self, tmp_path: Path) -> None:
+        files = put_pictures(tmp_path / "raw", range(5)) + put_pictures(tmp_path / "raw", range(4), "machine")
+        images, rejected = decode(files, tmp_path)
+        assert rejected == []
+        assert images.files == files
+        for file, image in zip(files, pixels(images), strict=True):
+            content = (tmp_path / "raw" / file.path).read_bytes()
+            np.testing.assert_array_equal(image, decode_image(content, SIZE, Crop.parse(CROPS[file.source])))
+        assert set(images.widths) == set(images.heights) == {48}
+
+    def test_bad_files_are_named_and_good_ones_keep_their_pixels(self, tmp_path: Path) -> None:
+        raw = tmp_path / "raw"
+        good = put_pictures(raw, [1, 2])
+        jpeg = picture_bytes(3, "JPEG")
+        files = [
+            good[0],
+            put(raw, "people/empty.jpg", b""),
+            put(raw, "people/cut.jpg", jpeg[: len(jpeg) // 2]),
+            put(raw, "people/page.jpg", b"<!DOCTYPE html><html>Sign in</html>"),
+            put(raw, "people/large.png", picture_bytes(4, side=400)),
+            put(raw, "people/heavy.jpg", jpeg + bytes(100_000)),
+            good[1],
+        ]
+        images, rejected = decode(files, tmp_path)
+        assert images.files == good
+        np.testing.assert_array_equal(pixels(images)[1], decode_image(picture_bytes(2), SIZE, Crop(1)))
+        found = {file.path: file.reason for file in rejected}
+        assert list(found) == [file.path for file in files[1:-1]]
+        for name, reason in {
+            "empty.jpg": "empty",
+            "cut.jpg": "truncated",
+            "page.jpg": "HTML",
+            "large.png": "too many pixels",
+            "heavy.jpg": "too many bytes",
+        }.items():
+            assert reason in found[f"people/{name}"]
+
+    def test_processes_make_what_one_makes(self, tmp_path: Path) -> None:
+        raw = tmp_path / "raw"
+        files = [*put_pictures(raw, range(140)), put(raw, "people/bad.png", b"no image at all, only text in it")]
+        alone, bad_alone = decode(files, tmp_path)
+        here = pixels(alone)
+        (tmp_path / "decoded").rename(tmp_path / "before")
+        shared, bad_shared = decode(files, tmp_path, workers=2)
+        np.testing.assert_array_equal(pixels(shared), here)
+        np.testing.assert_array_equal(shared.hashes, alone.hashes)
+        assert bad_shared == bad_alone
+
+    def test_only_new_files_are_decoded_again(self, tmp_path: Path) -> None:
+        raw = tmp_path / "raw"
+        files = put_pictures(raw, range(6))
+        before = pixels(decode(files, tmp_path)[0])
+        for file in files:
+            (raw / file.path).unlink()  # whoever decodes one again will miss it
+        more = [*put_pictures(raw, [60]), *files]
+        after, rejected = decode(more, tmp_path)
+        assert rejected == []
+        np.testing.assert_array_equal(pixels(after)[1:], before)
+        assert decoded_rows(tmp_path) == 7
+
+    def test_a_damaged_row_is_noticed_and_decoded_again(self, tmp_path: Path) -> None:
+        files = put_pictures(tmp_path / "raw", range(3))
+        before = pixels(decode(files, tmp_path)[0])
+        with (tmp_path / "decoded" / "images.bin").open("r+b") as file:
+            file.seek(SIZE * SIZE * 3 + 100)
+            file.write(b"\xff\x00\xff\x00")
+        np.testing.assert_array_equal(pixels(decode(files, tmp_path)[0]), before)
+        assert decoded_rows(tmp_path) == 4
+
+    def test_a_cut_array_or_index_costs_only_what_was_cut(self, tmp_path: Path) -> None:
+        files = put_pictures(tmp_path / "raw", range(4))
+        before = pixels(decode(files, tmp_path)[0])
+        cache = tmp_path / "decoded"
+        os.truncate(cache / "images.bin", (cache / "images.bin").stat().st_size - 10)
+        os.truncate(cache / "index.csv", (cache / "index.csv").stat().st_size - 3)
+        for _ in range(2):
+            np.testing.assert_array_equal(pixels(decode(files, tmp_path)[0]), before)
+
+    def test_other_settings_never_meet_old_pixels(self, tmp_path: Path) -> None:
+        files = put_pictures(tmp_path / "raw", range(3))
+        decode(files, tmp_path)
+        whole, _ = decode(files, tmp_path, crops={"people": "centre 0.5"})
+        np.testing.assert_array_equal(pixels(whole)[0], decode_image(picture_bytes(0), SIZE, Crop(0.5)))
+        larger, _ = decode(files, tmp_path, size=40)
+        np.testing.assert_array_equal(pixels(larger)[0], decode_image(picture_bytes(0), 40, Crop(1)))
+        none, rejected = decode(files, tmp_path, limits=Limits(100_000, 100))
+        assert (len(none.files), len(rejected)) == (0, 3)
+
+    def test_bytes_that_are_not_the_manifests_stop_the_run(self, tmp_path: Path) -> None:
+        files = put_pictures(tmp_path / "raw", range(4))
+        (tmp_path / "raw" / files[1].path).write_bytes(picture_bytes(99))
+        (tmp_path / "raw" / files[3].path).unlink()
+        with pytest.raises(UserError, match=r"2 files .*people/0001\.png, people/0003\.png.*download stage"):
+            decode(files, tmp_path)
+
+    def test_a_killed_run_is_gone_on_with(self, tmp_path: Path) -> None:
+        files = put_pictures(tmp_path / "raw", range(300))
+        program = """if True:
+            import os, signal, sys
+            from pathlib import Path
+            sys.path.insert(0, sys.argv[1])
+            import test_store
+            from fakeface import decoded
+            decode_chunk = decoded._decode_chunk
+            def dying(task):
+                if task.first_row == 2 * decoded.CHUNK:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return decode_chunk(task)
+            decoded._decode_chunk = dying
+            here = Path(sys.argv[2])
+            test_store.decode(test_store.put_pictures(here / "raw", range(300)), here)
+        """
+        run = subprocess.run([sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path)], check=False)
+        assert run.returncode == -signal.SIGKILL
+        assert decoded_rows(tmp_path) == 128
+        images, rejected = decode(files, tmp_path)
+        assert decoded_rows(tmp_path) == 300
+        assert rejected == []
+        for number in (0, 63, 64, 127, 128, 299):
+            (block,) = images.blocks([number])
+            np.testing.assert_array_equal(block[0], decode_image(picture_bytes(number), SIZE, Crop(1)))
+
+
+def stored(count: int, part: str = "train") -> list[StoredImage]:
+    return [
+        StoredImage(
+            f"people/{n}.png",
+            "people" if n % 2 else "machine",
+            "real" if n % 2 else "fake",
+            part,
+            f"{n:064x}",
+            f"{n}",
+            48,
+            40,
+        )
+        for n in range(count)
+    ]
+
+
+def blocks(count: int, size: int = 8) -> Iterator[npt.NDArray[np.uint8]]:
+    images = np.random.default_rng(4).integers(0, 256, (count, size, size, 3), np.uint8)
+    yield from np.array_split(images, 3)
+
+
+class TestStore:
+    def test_what_is_written_is_what_is_opened(self, tmp_path: Path) -> None:
+        rows = stored(5) + stored(4, "valid")
+        write_store(rows, blocks(9), 8, tmp_path / "stage1")
+        store = open_store(tmp_path / "stage1")
+        np.testing.assert_array_equal(store.images, np.concatenate(list(blocks(9))))
+        np.testing.assert_array_equal(store.images, np.load(tmp_path / "stage1" / "images.npy"))
+        assert store.images.dtype == np.uint8
+        assert store.labels.tolist() == [1, 0, 1, 0, 1, 1, 0, 1, 0]
+        assert store.paths.tolist() == [row.path for row in rows]
+        assert store.select("valid").tolist() == [5, 6, 7, 8]
+        assert store.select("train", "people").tolist() == [1, 3]
+        assert store.select("heldout").tolist() == []
+
+    def test_an_empty_store_opens(self, tmp_path: Path) -> None:
+        write_store([], iter([]), 8, tmp_path / "heldout")
+        assert open_store(tmp_path / "heldout").images.shape == (0, 8, 8, 3)
+
+    @pytest.mark.parametrize("name", ["images.npy", "manifest.csv"])
+    def test_one_changed_byte_is_noticed(self, tmp_path: Path, name: str) -> None:
+        write_store(stored(6), blocks(6), 8, tmp_path / "stage1")
+        content = bytearray((tmp_path / "stage1" / name).read_bytes())
+        content[-5] ^= 1
+        (tmp_path / "stage1" / name).write_bytes(content)
+        with pytest.raises(UserError, match=rf"{name} is damaged.*split stage"):
+            open_store(tmp_path / "stage1")
+
+    @pytest.mark.parametrize("name", ["images.npy", "manifest.csv", "store.json"])
+    def test_a_missing_file_is_named(self, tmp_path: Path, name: str) -> None:
+        write_store(stored(6), blocks(6), 8, tmp_path / "stage1")
+        (tmp_path / "stage1" / name).unlink()
+        with pytest.raises(UserError, match=rf"{name} is missing"):
+            open_store(tmp_path / "stage1")
+
+    @pytest.mark.parametrize("content", ["", "[]", "{}", '{"sha256": 3}'])
+    def test_a_damaged_store_json_is_one_sentence(self, tmp_path: Path, content: str) -> None:
+        write_store(stored(6), blocks(6), 8, tmp_path / "stage1")
+        (tmp_path / "stage1" / "store.json").write_text(content)
+        with pytest.raises(UserError, match=r"split stage again|stage that makes it again"):
+            open_store(tmp_path / "stage1")
+
+    def test_rows_and_images_must_be_as_many(self, tmp_path: Path) -> None:
+        with pytest.raises(ValueError, match="5 rows"):
+            write_store(stored(5), blocks(6), 8, tmp_path / "stage1")
+        assert not (tmp_path / "stage1").exists()
+
+    def test_a_store_of_another_size_than_it_says_is_refused(self, tmp_path: Path) -> None:
+        write_store(stored(6), blocks(6), 8, tmp_path / "stage1")
+        facts = tmp_path / "stage1" / "store.json"
+        facts.write_text(facts.read_text().replace('"size": 8', '"size": 16'))
+        with pytest.raises(UserError, match="does not fit together"):
+            open_store(tmp_path / "stage1")
+
+    def test_a_run_that_ends_midway_leaves_the_old_store_whole(self, tmp_path: Path) -> None:
+        write_store(stored(6), blocks(6), 8, tmp_path / "stage1")
+
+        def broken() -> Iterator[npt.NDArray[np.uint8]]:
+            yield next(blocks(9))
+            raise OSError(28, "No space left on device")
+
+        with pytest.raises(OSError, match="No space"):
+            write_store(stored(9), broken(), 8, tmp_path / "stage1")
+        assert len(open_store(tmp_path / "stage1")) == 6
+        write_store(stored(9), blocks(9), 8, tmp_path / "stage1")
+        assert len(open_store(tmp_path / "stage1")) == 9
+
+    def test_the_same_rows_give_the_same_bytes(self, tmp_path: Path) -> None:
+        for name in ("one", "two"):
+            write_store(stored(6), blocks(6), 8, tmp_path / name)
+        for name in ("images.npy", "manifest.csv", "store.json"):
+            assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
