@@ -19,7 +19,6 @@ from typing import Any
 import yaml
 
 _CODE = ("src", "pipeline", "dvc.yaml")  # what, beside params.yaml and the data, decides the result of a run
-_DVC_WRITES = ("dvc.lock",)  # changed by the run itself, so no sign of a dirty working tree
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,8 @@ def _note(name: str, baseline: str, commit: str, shown: str) -> str:
 
 
 def _tags(project_root: Path, commit: str, name: str, baseline: str) -> dict[str, str]:
-    changed = _changed_files(project_root)
+    kept_by_dvc = ("dvc.lock", "params.yaml") if name else ("dvc.lock",)
+    changed = [path for path in _changed_files(project_root) if Path(path).name not in kept_by_dvc]
     tags = {
         "git.commit": commit,
         "git.dirty": str(bool(changed)).lower(),
@@ -105,8 +105,7 @@ def _tags(project_root: Path, commit: str, name: str, baseline: str) -> dict[str
 
 def _changed_files(project_root: Path) -> list[str]:
     lines = _git(project_root, "status", "--porcelain", "--untracked-files=no", "--", ".").splitlines()
-    names = [line.strip().split(maxsplit=1)[-1] for line in lines]
-    return [name for name in names if Path(name).name not in _DVC_WRITES]
+    return [line.strip().split(maxsplit=1)[-1] for line in lines]
 
 
 def _data(project_root: Path) -> str:

@@ -12,6 +12,7 @@ from fakeface import STAGES
 from fakeface.tracking import alive, local_files
 from fakeface.tracking.identity import Experiment, private_folder
 from fakeface.tracking.naming import clean_name, same, short_value
+from fakeface.tracking.result import History
 from fakeface.tracking.undelivered import Event
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run as MlflowRun
 
 KEY, CONTENT, STAGE, EVALUATED = "fakeface.key", "fakeface.content", "fakeface.stage", "fakeface.evaluated"
-LAST_WORDS, RESTORED = "fakeface.last_words", "fakeface.restored_from_cache"
+LAST_WORDS, RESTORED, RESULT = "fakeface.last_words", "fakeface.restored_from_cache", "fakeface.result"
 WHOLE = "experiment"  # what the tag STAGE says of a parent
 _NOTE, _PARENT = "mlflow.note.content", "mlflow.parentRunId"
 _RESULTS = ("loss", "accuracy")  # metrics that end so tell one training from another; a speed does not
@@ -33,11 +34,6 @@ _QUIET = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
 }
-
-
-def default_uri(main: Path) -> str:
-    """MLFLOW_TRACKING_URI, or sqlite in the main folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or local_files.uri(main)
 
 
 class MlflowStore:
@@ -85,7 +81,7 @@ class MlflowStore:
             "files": self._files,
             "tags": self._tags,
             "model": self._model,
-            "restored": self._restored,
+            "result": self._result,
             "end": self._end,
             "abandoned": self._abandoned,
         }
@@ -138,17 +134,33 @@ class MlflowStore:
             log_keras_model(Path(event.files[0]), run_id=run_id, **settings)
             self.client.set_tag(run_id, hash_tag, sha256)
 
-    def _restored(self, event: Event, experiment: Experiment) -> None:
-        """A stage that DVC took from its cache: its row, made from what it left on disk; nothing where it ran."""
-        found = self._find(experiment, event.stage)
+    def _result(self, event: Event, experiment: Experiment) -> None:
+        """The evaluation, and rows for the stages that DVC took from its cache, made from what they left on disk."""
+        parent, result = self._parent(experiment, event.time_ms), event.payload
+        if result["once"] and self.client.get_run(parent).data.tags.get(RESULT) == result["digest"]:
+            return
+        self._add_parameters(parent, result["parameters"])
+        self._set_tags(parent, result["tags"])
+        for stage, history in result["histories"].items():
+            self._restore(event, experiment, stage, history)
+        self._add_metrics(parent, result["metrics"], 0, event.time_ms, replace=True)
+        for path in event.files:
+            self.client.log_artifact(parent, path, "evaluation")
+        self._set_tags(parent, {RESULT: result["digest"]})
+        if result["once"]:
+            self._set_tags(parent, {EVALUATED: "true"})
+            self._close(parent, "FINISHED", "", event.time_ms)
+
+    def _restore(self, event: Event, experiment: Experiment, stage: str, history: History) -> None:
+        found = self._find(experiment, stage)
         if found and found.info.status == "FINISHED":
             return
-        child, parent = self._child(experiment, event.stage, event.time_ms), self._parent(experiment, event.time_ms)
-        self._add_parameters(child, event.payload["stage_parameters"])
-        self._set_tags(child, {RESTORED: "true"})
-        for step, numbers in event.payload["history"]:
+        child, parent = self._child(experiment, stage, event.time_ms), self._parent(experiment, event.time_ms)
+        self._add_parameters(child, event.payload["stage_parameters"].get(stage, {}))
+        self._set_tags(child, {**event.payload["tags"], RESTORED: "true"})
+        for step, numbers in history:
             self._add_metrics(child, numbers, step, event.time_ms)
-            mirrored = {f"{event.stage}/{name}": value for name, value in numbers.items()}
+            mirrored = {f"{stage}/{name}": value for name, value in numbers.items()}
             self._add_metrics(parent, mirrored, step, event.time_ms)
         self._close(child, "FINISHED", "", event.time_ms)
 
@@ -257,7 +269,7 @@ class MlflowStore:
         if old is None:
             return ""
         kept = [point for (name, at), point in self._recorded(old.info.run_id).items() if stays(name, at)]
-        made_anew = (EVALUATED, LAST_WORDS, "mlflow.runName", "mlflow.log-model.history", "model.")
+        made_anew = (EVALUATED, RESULT, LAST_WORDS, "mlflow.runName", "mlflow.log-model.history", "model.")
         tags = {name: v for name, v in old.data.tags.items() if not name.startswith(made_anew)} | dict(tags)
         new = self._create(experiment, old.info.run_name, tags, old.info.start_time)
         self.client.delete_run(old.info.run_id)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fakeface.tracking import alive, undelivered
-from fakeface.tracking.identity import private_folder
-from fakeface.tracking.mlflow_store import MlflowStore, default_uri
-from fakeface.tracking.reasons import is_gone, is_refused, reason
+from fakeface.tracking import alive, local_files, undelivered
+from fakeface.tracking.identity import main_folder, private_folder
+from fakeface.tracking.mlflow_store import MlflowStore
+from fakeface.tracking.reasons import is_away, is_gone, reason
 from fakeface.tracking.undelivered import Event
 
 _LOG = logging.getLogger("fakeface.tracking")
@@ -23,9 +24,10 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 600.0  # seconds between tries: each may co
 class Recorder:
     """Sends events to one tracking store in the order they come."""
 
-    def __init__(self, main: Path, uri: str = "") -> None:
-        self.main = main
-        self.store = MlflowStore(main, uri or default_uri(main))
+    def __init__(self, project_root: Path, environ: Mapping[str, str] = os.environ) -> None:
+        """The store is the one that MLFLOW_TRACKING_URI names, or sqlite in the main folder."""
+        self.main = main = main_folder(project_root, environ)
+        self.store = MlflowStore(main, environ.get("MLFLOW_TRACKING_URI") or local_files.uri(main))
         self.folder = main / ".fakeface" / "undelivered"
         self._turn = threading.RLock()
         self._warned = False
@@ -68,7 +70,7 @@ class Recorder:
         try:
             self._write(event)
         except Exception as error:
-            if not is_refused(error):
+            if is_away(error):
                 self._went_away(error)
                 return False
             self._set_aside(event, path, error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -17,12 +16,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from fakeface import STAGES
 from fakeface.errors import UserError
-from fakeface.tracking import alive, dvc_command, hardware
+from fakeface.tracking import alive, dvc_command, hardware, undelivered
 from fakeface.tracking.identity import Experiment, identify, main_folder, private_folder
-from fakeface.tracking.naming import clean_name, flat_metrics, flat_parameters, last_words
+from fakeface.tracking.naming import clean_name, flat_parameters, last_words
 from fakeface.tracking.recorder import Recorder, never_in_the_way, without_password
+from fakeface.tracking.result import Result, digest, present
 from fakeface.tracking.undelivered import Event
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -60,18 +59,11 @@ class Run:
         flat = {clean_name(name): float(value) for name, value in numbers.items()}
         self._record("metrics", {"metrics": flat, "step": step})
 
-    def log_files(self, paths: Iterable[Path | str], folder: str = "") -> None:
+    def log_files(self, paths: Iterable[Path], folder: str = "") -> None:
         """Files as artifacts of the run; one that does not exist is left out."""
-        present = tuple(str(Path(path).resolve()) for path in paths if Path(path).is_file())
-        if present:
-            self._record("files", {"folder": folder}, present)
-
-    def log_json(self, content: Mapping[str, Any], name: str) -> None:
-        """A mapping as a file of the run."""
-        with never_in_the_way(), tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str), encoding="utf-8")
-            self.log_files([path])
+        files = present(paths)
+        if files:
+            self._record("files", {"folder": folder}, files)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tags of the run, for example the hash of the checkpoint it made."""
@@ -96,24 +88,32 @@ class Run:
             }
             self._record("model", payload, (str(path.resolve()),))
 
-    def log_evaluation(
-        self,
-        metrics: Mapping[str, Any],
-        files: Iterable[Path | str] = (),
-        *,
-        stage_parameters: Mapping[str, Mapping[str, Any]] | None = None,
-        history_folder: Path | str = "reports/history",
-    ) -> None:
+    def log_evaluation(self, result: Result) -> None:
         """The result, on the experiment's row; a stage that DVC took from its cache gets its row from its history."""
-        for stage in STAGES:
-            with never_in_the_way():
-                history = read_history(self.project_root / history_folder / f"{stage}.csv")
-                parameters = flat_parameters((stage_parameters or {}).get(stage, {}))
-                if history:
-                    self._record("restored", {"history": history, "stage_parameters": parameters}, stage=stage)
-        self.log_metrics(flat_metrics(metrics))
-        self.log_json(metrics, "metrics.json")
-        self.log_files(files, "evaluation")
+        self._send_result(result, {"once": False, "parameters": {}, "tags": {}})
+
+    def complete(self, result: Result, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+        """The same for an experiment that is over: nothing where its row has this result."""
+        self._send_result(result, {"once": True, "parameters": flat_parameters(parameters), "tags": dict(tags)})
+
+    def take_place(self, environ: Mapping[str, str]) -> None:
+        """Close the rows of the dead, and join the experiment of the `dvc` command above."""
+        bury_the_dead(self.project_root, environ, recorder=self.recorder)
+        folder = private_folder(self.recorder.main, "commands")
+        self.experiment = dvc_command.pinned(self.experiment, folder, uri=without_password(self.recorder.store.uri))
+
+    def show_sign(self) -> None:
+        """Show that this run lives, for whoever finds it dead."""
+        who = alive.process()
+        self.sign = alive.show(
+            private_folder(self.recorder.main, "alive"),
+            f"{self.experiment.key}-{self.stage or 'evaluation'}",
+            experiment=self.experiment.as_json(),
+            stage=self.stage,
+            uri=without_password(self.recorder.store.uri),
+            pid=who["process.id"],
+            host=who["process.host"],
+        )
 
     def start(
         self, parameters: Mapping[str, Any], stage_parameters: Mapping[str, Any], tags: Mapping[str, str]
@@ -138,15 +138,19 @@ class Run:
         if self.sign:
             self.sign.close()
 
+    def _send_result(self, result: Result, settings: Mapping[str, Any]) -> None:
+        with never_in_the_way(), tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder) / "metrics.json"
+            whole.write_text(json.dumps(result.metrics, indent=2, ensure_ascii=False, default=str), encoding="utf-8")
+            files = present([whole, *result.files])
+            self._record("result", {**result.as_payload(), **settings, "digest": digest(files)}, files)
+
     def _sampled(self, numbers: Mapping[str, float], second: int) -> None:
         self._record("metrics", {"metrics": dict(numbers), "step": second, "mirror": False})
 
-    def _record(
-        self, kind: str, payload: dict[str, Any], files: tuple[str, ...] = (), stage: str | None = None
-    ) -> None:
+    def _record(self, kind: str, payload: dict[str, Any], files: tuple[str, ...] = ()) -> None:
         with never_in_the_way():
-            place = self.stage if stage is None else stage
-            event = Event(kind, self.experiment.as_json(), place, payload, files)
+            event = Event(kind, self.experiment.as_json(), self.stage, payload, files)
             self.recorder.record(event, last=kind == "end")
 
 
@@ -168,15 +172,12 @@ def stage_run(
     says so. Trouble with the tracking store is told in one sentence and never raised. Open it before slow imports, so
     that a process killed during them is missed.
     """
-    main = main_folder(project_root, environ)
-    run = Run(project_root, identify(project_root, environ), stage, Recorder(main))
+    run = Run(project_root, identify(project_root, environ), stage, Recorder(project_root, environ))
     with _ended_by_signals():
         try:
             with never_in_the_way():
-                bury_the_dead(project_root, environ, recorder=run.recorder)
-                address = without_password(run.recorder.store.uri)
-                run.experiment = dvc_command.pinned(run.experiment, private_folder(main, "commands"), uri=address)
-                run.sign = _show_sign(main, run, address)
+                run.take_place(environ)
+                run.show_sign()
             run.start(parameters, parameters if stage_parameters is None else stage_parameters, tags or {})
             yield run
         except BaseException as error:
@@ -202,22 +203,26 @@ def evaluation_run(
 def log_evaluation(
     project_root: Path,
     parameters: Mapping[str, Any],
-    metrics: Mapping[str, Any],
-    files: Iterable[Path | str] = (),
+    result: Result,
     *,
-    stage_parameters: Mapping[str, Mapping[str, Any]] | None = None,
-    history_folder: Path | str = "reports/history",
     tags: Mapping[str, str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> None:
-    """The whole of `evaluation_run` for results that are there already. Safe to repeat."""
-    with evaluation_run(project_root, parameters, tags=tags, environ=environ) as run:
-        run.log_evaluation(metrics, files, stage_parameters=stage_parameters, history_folder=history_folder)
+    """Complete the experiment's row from what is on disk, for example all of it restored by DVC without a stage run.
+
+    A row that has this result is left as it is, so that a stage which DVC always runs can call it.
+    """
+    run = Run(project_root, identify(project_root, environ), "", Recorder(project_root, environ))
+    with never_in_the_way():
+        run.take_place(environ)
+    run.complete(result, parameters, tags or {})
 
 
 def deliver(project_root: Path, environ: Mapping[str, str] = os.environ) -> int:
-    """Send what a tracking store that was away has missed; returns how many events still wait."""
-    return Recorder(main_folder(project_root, environ)).deliver()
+    """Send what a tracking store that was away has missed, or has refused; returns how many events still wait."""
+    recorder = Recorder(project_root, environ)
+    undelivered.take_back(recorder.folder)
+    return recorder.deliver()
 
 
 def bury_the_dead(
@@ -225,7 +230,7 @@ def bury_the_dead(
 ) -> list[str]:
     """Close the rows of runs that ended without a word (SIGKILL, power cut); returns a sentence for each."""
     main = main_folder(project_root, environ)
-    recorder = recorder or Recorder(main)
+    recorder = recorder or Recorder(project_root, environ)
     store = {"uri": without_password(recorder.store.uri)}
     sentences = []
     for last in alive.take_dead(private_folder(main, "alive"), store):
@@ -236,30 +241,6 @@ def bury_the_dead(
     for note in dvc_command.take_ended(private_folder(main, "commands"), store):
         recorder.record(Event("abandoned", note["experiment"]))
     return sentences
-
-
-def read_history(path: Path) -> list[tuple[int, dict[str, float]]]:
-    """The epochs of a `reports/history/stageN.csv` as (epoch, numbers); empty where there is no such file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    return [
-        (int(float(row.pop("epoch"))), {name: float(value) for name, value in row.items() if value}) for row in rows
-    ]
-
-
-def _show_sign(main: Path, run: Run, address: str) -> alive.Sign | None:
-    who = alive.process()
-    return alive.show(
-        private_folder(main, "alive"),
-        f"{run.experiment.key}-{run.stage or 'evaluation'}",
-        experiment=run.experiment.as_json(),
-        stage=run.stage,
-        uri=address,
-        pid=who["process.id"],
-        host=who["process.host"],
-    )
 
 
 def _progress(epoch: int, of: int, end: float) -> str:

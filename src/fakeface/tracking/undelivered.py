@@ -67,6 +67,15 @@ def drop(path: Path) -> None:
     shutil.rmtree(path.with_suffix(".files"), ignore_errors=True)
 
 
+def take_back(folder: Path) -> None:
+    """Let what was set aside be tried again, after what was wrong with it may have been mended."""
+    for path in sorted((folder / "refused").glob("*.json")):
+        files = path.with_suffix(".files")
+        if files.exists():
+            files.rename(folder / files.name)
+        path.rename(folder / path.name)
+
+
 def set_aside(path: Path, reason: str) -> None:
     """Move an event that can never be recorded out of the way, with the reason beside it."""
     refused = path.parent / "refused"

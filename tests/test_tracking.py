@@ -1,0 +1,499 @@
+"""Runs of the pipeline as rows of a real MLflow on sqlite."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakeface import STAGES, tracking
+from fakeface.errors import UserError
+from fakeface.tracking.identity import identify
+from fakeface.tracking.naming import LONGEST_NAME, LONGEST_VALUE, flat_metrics, flat_parameters
+from fakeface.tracking.reasons import reason
+
+PARAMETERS = {"lr": 0.001, "recipe": "seed", "stages": {"stage3": {"lr": None}}}
+LOSSES = {1: 0.9, 2: 0.5, 3: 0.4}
+NOTHING: dict[str, str] = {}  # the environment of a plain `dvc repro`
+SOURCE = Path(__file__).parent.parent / "src"
+
+
+def _git(folder: Path, *arguments: str) -> None:
+    who = ["-c", "user.name=tester", "-c", "user.email=tester@example.org"]
+    subprocess.run(["git", *who, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def _make_project(folder: Path) -> Path:
+    (folder / "src").mkdir(parents=True)
+    (folder / "src" / "network.py").write_text("WIDTH = 64\n")
+    (folder / "params.yaml").write_text("lr: 0.001\n")
+    _git(folder, "init", "--quiet")
+    _git(folder, "add", "-A")
+    _git(folder, "commit", "--quiet", "-m", "start")
+    return folder
+
+
+CHILD = """
+import sys, time
+from pathlib import Path
+from fakeface import tracking
+with tracking.stage_run(Path(sys.argv[1]), "stage1", {"lr": 0.001}) as run:
+    run.log_epoch(1, {"loss": 0.9})
+    print("ready", flush=True)
+    time.sleep(300)
+"""
+
+
+def _start_child(project: Path, name: str) -> subprocess.Popen[str]:
+    environ = {**os.environ, "PYTHONPATH": str(SOURCE), "DVC_EXP_NAME": name, "DVC_ROOT": str(project)}
+    environ.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, "-c", CHILD, str(project)]
+    return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@dataclass
+class Killed:
+    """What was seen of two processes that made the store of a fresh repository at once, before and after their end."""
+
+    project: Path
+    while_alive: set[str]
+    exit_codes: list[int]
+    errors: list[str]
+    buried: list[str]
+    rows: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """Making a store takes seconds, so the tests share the one that these two made."""
+    project = _make_project(tmp_path_factory.mktemp("first") / "repository")
+    children = [_start_child(project, name) for name in ("terminated", "killed")]
+    for child in children:
+        assert child.stdout is not None
+        child.stdout.readline()
+    assert tracking.bury_the_dead(project, NOTHING) == []
+    while_alive = {run.info.status for run in _rows(project).values()}
+    children[0].send_signal(signal.SIGTERM)
+    children[1].kill()
+    errors = [child.communicate()[1] for child in children]
+    buried = tracking.bury_the_dead(project, NOTHING)
+    codes = [child.returncode for child in children]
+    return Killed(project, while_alive, codes, errors, buried, _rows(project))
+
+
+@pytest.fixture
+def project(killed: Killed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    copy = Path(shutil.copytree(killed.project, tmp_path / "a folder: 100% ü"))
+    for row in killed.rows.values():
+        _client(copy).delete_run(row.info.run_id)
+    return copy
+
+
+def _train(project: Path, stage: str = "stage1", losses: Mapping[int, float] = LOSSES, **environ: str) -> tracking.Run:
+    with tracking.stage_run(project, stage, PARAMETERS, environ=environ) as run:
+        for epoch, loss in losses.items():
+            run.log_epoch(epoch, {"loss": loss, "accuracy": 1 - loss, "images_per_second": time.time() % 100})
+    return run
+
+
+def _interrupted(project: Path, error: BaseException, **environ: str) -> None:
+    with tracking.stage_run(project, "stage1", PARAMETERS, environ=environ) as run:
+        run.log_epoch(1, {"loss": LOSSES[1]})
+        raise error
+
+
+def _client(project: Path) -> Any:
+    import mlflow
+
+    return mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+
+
+def _rows(project: Path) -> dict[str, Any]:
+    """Every row by `experiment` or `experiment/stage`; two under one name are an error."""
+    client = _client(project)
+    runs = client.search_runs([client.get_experiment_by_name("fakeface").experiment_id])
+    names = {run.info.run_id: run.info.run_name for run in runs}
+    parents = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in runs}
+    rows: dict[str, Any] = {}
+    for run in runs:
+        parent = parents[run.info.run_id]
+        name = f"{names[parent]}/{run.info.run_name}" if parent else run.info.run_name
+        assert name not in rows, f"{name} is there twice"
+        rows[name] = run
+    return rows
+
+
+def _curve(project: Path, run: Any, name: str) -> list[tuple[int, float]]:
+    return sorted((point.step, point.value) for point in _client(project).get_metric_history(run.info.run_id, name))
+
+
+def _write_histories(project: Path, *stages: str) -> None:
+    folder = project / "reports" / "history"
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage in stages:
+        lines = [f"{epoch},{loss},{1 - loss},,,0.001" for epoch, loss in LOSSES.items()]
+        (folder / f"{stage}.csv").write_text("epoch,loss,accuracy,val_loss,val_accuracy,lr\n" + "\n".join(lines) + "\n")
+
+
+def _result(project: Path) -> tracking.Result:
+    picture = project / "reports" / "roc.png"
+    picture.parent.mkdir(exist_ok=True)
+    picture.write_bytes(b"a picture")
+    return tracking.Result(
+        metrics={"generalization": {"accuracy": 0.81, "n_real": 40}, "sources": {"celeba": {"accuracy": 0.7}}},
+        files=(picture,),
+        history_folder=project / "reports" / "history",
+        stage_parameters={stage: {"lr": 0.001} for stage in STAGES},
+    )
+
+
+# ---- one row an experiment ----
+
+
+def test_an_experiment_is_one_row_with_curves_of_all_stages_and_the_result(project: Path) -> None:
+    _train(project, "stage1", DVC_EXP_NAME="alpha", DVC_EXP_BASELINE_REV="0" * 40)
+    _train(project, "stage2", DVC_EXP_NAME="alpha", DVC_EXP_BASELINE_REV="0" * 40)
+    _write_histories(project, "stage1", "stage2", "stage3")  # stage 3 came out of DVC's cache
+    with tracking.evaluation_run(
+        project, PARAMETERS, environ={"DVC_EXP_NAME": "alpha", "DVC_EXP_BASELINE_REV": "0" * 40}
+    ) as run:
+        assert _rows(project)["alpha"].info.status == "RUNNING"
+        run.log_evaluation(_result(project))
+
+    rows = _rows(project)
+    assert set(rows) == {"alpha", "alpha/stage1", "alpha/stage2", "alpha/stage3"}
+    assert {run.info.status for run in rows.values()} == {"FINISHED"}
+    alpha = rows["alpha"].data
+    assert alpha.params == {"lr": "0.001", "recipe": "seed", "stages.stage3.lr": "null"}
+    assert alpha.metrics["generalization_accuracy"] == 0.81
+    assert alpha.metrics["source_celeba_accuracy"] == 0.7
+    assert "dvc exp apply 'alpha'" in alpha.tags["mlflow.note.content"]
+    assert alpha.tags["dvc.baseline"] == "0" * 40
+    for stage in STAGES:
+        assert _curve(project, rows["alpha"], f"{stage}/loss") == list(LOSSES.items())
+        assert _curve(project, rows[f"alpha/{stage}"], "loss") == list(LOSSES.items())
+    assert rows["alpha/stage3"].data.tags["fakeface.restored_from_cache"] == "true"
+    assert "fakeface.restored_from_cache" not in rows["alpha/stage2"].data.tags
+    artifacts = project / "mlartifacts" / rows["alpha"].info.run_id / "artifacts" / "evaluation"
+    assert {path.name for path in artifacts.iterdir()} == {"metrics.json", "roc.png"}
+    assert not list((project / ".fakeface" / "undelivered").glob("*"))
+
+
+def test_stages_of_one_repro_find_the_same_row_and_a_temporary_workspace_writes_to_the_main_folder(
+    project: Path, tmp_path: Path
+) -> None:
+    _train(project, "stage1")
+    workspace = _make_project(tmp_path / "workspace")
+    with tracking.stage_run(
+        workspace, "stage1", PARAMETERS, environ={"DVC_ROOT": str(project), "DVC_EXP_NAME": 'ü "q"'}
+    ) as run:
+        run.log_epoch(1, {"loss": 1.0})
+    _train(project, "stage2")
+    assert not (workspace / "mlflow.db").exists()
+    (repro,) = {name for name in _rows(project) if name.startswith("repro-") and "/" not in name}
+    assert set(_rows(project)) == {repro, f"{repro}/stage1", f"{repro}/stage2", 'ü "q"', 'ü "q"/stage1'}
+
+
+def test_what_decides_the_result_makes_another_experiment(project: Path) -> None:
+    before = identify(project, NOTHING).key
+    assert before == identify(project, NOTHING).key
+    (project / "params.yaml").write_text("# a remark\nlr: 0.0010\n")
+    assert before == identify(project, NOTHING).key
+    (project / "params.yaml").write_text("lr: 0.002\n")
+    other_lr = identify(project, NOTHING).key
+    (project / "src" / "network.py").write_text("WIDTH = 32\n")
+    other_code = identify(project, NOTHING).key
+    (project / "dvc.lock").write_text("stages: {split: {outs: [{path: datasets/split, md5: abc.dir}]}}\n")
+    other_data = identify(project, NOTHING).key
+    assert len({before, other_lr, other_code, other_data}) == 4
+
+
+def test_changes_beside_the_commit_are_named(project: Path) -> None:
+    assert identify(project, NOTHING).tags["git.dirty"] == "false"
+    (project / "params.yaml").write_text("lr: 0.002\n")
+    (project / "src" / "network.py").write_text("WIDTH = 32\n")
+    assert identify(project, NOTHING).tags["git.dirty_files"] == "params.yaml, src/network.py"
+    # DVC keeps the parameters of an experiment itself.
+    assert identify(project, {"DVC_EXP_NAME": "alpha"}).tags["git.dirty_files"] == "src/network.py"
+
+
+def test_a_row_made_of_cached_results_alone_is_complete_and_is_left_alone_the_second_time(project: Path) -> None:
+    _write_histories(project, *STAGES)
+    environ = {"DVC_EXP_NAME": "cached"}
+    tracking.log_evaluation(project, PARAMETERS, _result(project), tags={"data.sha256": "abc"}, environ=environ)
+    once = _rows(project)
+    assert set(once) == {"cached", "cached/stage1", "cached/stage2", "cached/stage3"}
+    assert {run.info.status for run in once.values()} == {"FINISHED"}
+    assert once["cached"].data.tags["data.sha256"] == "abc"
+    assert once["cached/stage2"].data.params == {"lr": "0.001"}
+    tracking.log_evaluation(project, PARAMETERS, _result(project), environ=environ)
+    assert _rows(project)["cached"].info.end_time == once["cached"].info.end_time
+
+
+# ---- again ----
+
+
+def test_a_stage_that_failed_goes_on_in_the_same_row(project: Path) -> None:
+    with pytest.raises(UserError):
+        _interrupted(project, UserError("models/stage0.h5 is missing; run the stage before."))
+    failed = _rows(project)
+    assert {run.info.status for run in failed.values()} == {"FAILED"}
+    for name, row in failed.items():
+        assert "models/stage0.h5 is missing" in row.data.tags["mlflow.note.content"], name
+
+    _train(project)  # from the first epoch again, with the same numbers
+    rows = _rows(project)
+    assert {name: row.info.run_id for name, row in rows.items()} == {n: r.info.run_id for n, r in failed.items()}
+    (parent,) = [name for name in rows if "/" not in name]
+    assert rows[f"{parent}/stage1"].info.status == "FINISHED"
+    assert rows[parent].info.status == "RUNNING"
+    assert "missing" not in rows[parent].data.tags["mlflow.note.content"]
+    assert _curve(project, rows[parent], "stage1/loss") == list(LOSSES.items())
+    assert len(_curve(project, rows[parent], "stage1/images_per_second")) == 3
+
+
+def test_work_that_was_cut_short_goes_on_in_its_row_under_the_new_name_of_the_experiment(project: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        _interrupted(project, KeyboardInterrupt(), DVC_EXP_NAME="first-name")
+    _train(project, DVC_EXP_NAME="second-name")
+    rows = _rows(project)
+    assert set(rows) == {"second-name", "second-name/stage1"}
+    assert _curve(project, rows["second-name"], "stage1/loss") == list(LOSSES.items())
+
+
+def test_a_training_that_says_something_else_takes_back_what_came_after(project: Path) -> None:
+    _train(project, "stage1")
+    _train(project, "stage2")
+    _train(project, "stage3")
+    _train(project, "stage2", {2: 0.6, 3: 0.5})  # resumed, and other than before from epoch 2 on
+    rows = _rows(project)
+    (parent,) = [name for name in rows if "/" not in name]
+    assert set(rows) == {parent, f"{parent}/stage1", f"{parent}/stage2"}
+    assert _curve(project, rows[parent], "stage1/loss") == list(LOSSES.items())
+    assert _curve(project, rows[parent], "stage2/loss") == [(1, 0.9), (2, 0.6), (3, 0.5)]
+    assert _curve(project, rows[f"{parent}/stage2"], "loss") == [(1, 0.9), (2, 0.6), (3, 0.5)]
+    assert "stage3/loss" not in rows[parent].data.metrics
+    assert rows[parent].data.params["lr"] == "0.001"
+
+
+def test_a_row_deleted_in_the_ui_while_the_stage_runs_is_made_again(project: Path) -> None:
+    with tracking.stage_run(project, "stage1", PARAMETERS, environ=NOTHING) as run:
+        run.log_epoch(1, {"loss": 0.9})
+        for row in _rows(project).values():
+            _client(project).delete_run(row.info.run_id)
+        run.log_epoch(2, {"loss": 0.5})
+    rows = _rows(project)
+    assert len(rows) == 2
+    assert all(row.data.params["lr"] == "0.001" for row in rows.values())
+
+
+# ---- the end ----
+
+
+def test_a_first_use_by_several_processes_at_once_makes_one_store(killed: Killed) -> None:
+    assert killed.errors == ["", ""]
+    assert set(killed.rows) == {"terminated", "terminated/stage1", "killed", "killed/stage1"}
+
+
+def test_a_run_that_is_killed_is_failed_with_its_last_words(killed: Killed) -> None:
+    assert killed.while_alive == {"RUNNING"}
+    assert killed.exit_codes == [143, -9]
+    (sentence,) = killed.buried
+    assert sentence.startswith("killed, stage1: Killed without a word after epoch 1 (loss 0.9)")
+    assert tracking.bury_the_dead(killed.project, NOTHING) == []
+    assert {run.info.status for run in killed.rows.values()} == {"FAILED"}
+    assert "SIGTERM after epoch 1 (loss 0.9)" in killed.rows["terminated/stage1"].data.tags["fakeface.last_words"]
+    assert "Killed without a word" in killed.rows["killed"].data.tags["mlflow.note.content"]
+
+
+# ---- trouble ----
+
+
+def test_what_a_server_that_is_away_misses_is_delivered_later(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    away = {"MLFLOW_TRACKING_URI": "http://name:secret@127.0.0.1:9", "DVC_EXP_NAME": "away"}
+    table = tmp_path / "table.csv"
+    with tracking.stage_run(project, "stage1", PARAMETERS, environ=away) as run:
+        for epoch, loss in LOSSES.items():
+            run.log_epoch(epoch, {"loss": loss})
+        table.write_text("a table")
+        run.log_files([table], "tables")
+        table.unlink()
+    (warning,) = caplog.messages
+    assert "does not answer" in warning
+    assert "secret" not in warning
+    assert not _rows(project)
+
+    assert tracking.deliver(project, NOTHING) == 0
+    rows = _rows(project)
+    assert set(rows) == {"away", "away/stage1"}
+    assert rows["away/stage1"].info.status == "FINISHED"
+    assert _curve(project, rows["away"], "stage1/loss") == list(LOSSES.items())
+    kept = project / "mlartifacts" / rows["away/stage1"].info.run_id / "artifacts" / "tables" / "table.csv"
+    assert kept.read_text() == "a table"
+    assert list((project / ".fakeface" / "undelivered").iterdir()) == []
+
+
+@pytest.fixture
+def locked_door() -> Iterator[str]:
+    """The address of a server that knows nobody."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(401)
+
+        do_POST = do_GET  # noqa: N815
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Refusing)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_wrong_password_is_told_once_and_the_training_goes_on(
+    project: Path, locked_door: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = _train(project, MLFLOW_TRACKING_URI=locked_door)
+    (warning,) = caplog.messages
+    assert "refuses the password" in warning
+    assert run.recorder.waiting() == 1 + len(LOSSES) + 1  # start, epochs, end
+
+
+def test_a_store_of_another_mlflow_is_named_as_such(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    old = project / "old.db"
+    shutil.copy(project / "mlflow.db", old)
+    with sqlite3.connect(old) as database:
+        database.execute("UPDATE alembic_version SET version_num = '0584bdc529eb'")
+    run = _train(project, MLFLOW_TRACKING_URI=f"sqlite:///{old}")
+    (warning,) = caplog.messages
+    assert "mlflow db upgrade" in warning
+    assert run.recorder.waiting() == 1 + len(LOSSES) + 1
+
+
+def test_a_database_locked_by_another_writer_is_waited_for(project: Path) -> None:
+    with tracking.stage_run(project, "stage1", PARAMETERS, environ=NOTHING) as run:
+        other = sqlite3.connect(project / "mlflow.db", check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        release = threading.Timer(1.0, other.rollback)
+        release.start()
+        run.log_epoch(1, {"loss": 0.9})
+        assert run.recorder.waiting() == 0
+        release.join()
+        other.close()
+    assert all("locked" not in str(row.data.tags) for row in _rows(project).values())
+    assert "is locked by another program" in reason(sqlite3.OperationalError("database is locked"))
+
+
+def test_a_number_that_mlflow_refuses_is_set_aside_and_the_rest_goes_on(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tracking.stage_run(project, "stage1", PARAMETERS, environ=NOTHING) as run:
+        run.log_metrics({"": 1.0})
+        run.set_tags({"x" * 300: "a long name"})
+        run.log_epoch(1, {"loss": float("nan")})
+        run.log_epoch(1, {"loss": float("nan")})
+        run.log_epoch(2**70, {"loss": 1.0})  # no step that a database can hold
+        run.log_epoch(2, {"loss": 0.5})
+    child = next(row for name, row in _rows(project).items() if "/" in name)
+    assert child.info.status == "FINISHED"
+    assert child.data.metrics["loss"] == 0.5
+    assert len(list((project / ".fakeface" / "undelivered" / "refused").glob("*.json"))) == 1
+    assert len(caplog.messages) == 1
+
+
+def test_a_moved_repository_keeps_its_artifacts(project: Path, tmp_path: Path) -> None:
+    _write_histories(project, *STAGES)
+    tracking.log_evaluation(project, PARAMETERS, _result(project), environ={"DVC_EXP_NAME": "before"})
+    moved = project.rename(tmp_path / "moved")
+    _train(moved, DVC_EXP_NAME="after")
+    row = _rows(moved)["before"]
+    files = _client(moved).list_artifacts(row.info.run_id, "evaluation")
+    assert {file.path for file in files} == {"evaluation/metrics.json", "evaluation/roc.png"}
+    assert not project.exists()
+
+
+# ---- names and values ----
+
+
+def test_a_long_value_is_cut_and_still_told_apart() -> None:
+    one, other = ["a" * 5000 + "1"], ["a" * 5000 + "2"]
+    flat = flat_parameters({"one": one, "other": other, "none": None, "yes": True, "deep": {"list": [1, {"p": 0.5}]}})
+    assert len(flat["one"]) == LONGEST_VALUE
+    assert flat["one"] != flat["other"]
+    assert (flat["none"], flat["yes"]) == ("null", "true")
+    assert json.loads(flat["deep.list"]) == [1, {"p": 0.5}]
+
+
+def test_metrics_get_the_names_that_comparisons_are_made_with() -> None:
+    metrics = {
+        "generalization": {"accuracy": 0.8, "interval": [0.7, 0.9], "pairs": {"a vs. b": {"auc": 1}}},
+        "sources": {"celeba": {"accuracy": 0.7}},
+        "stages": {"stage1": {"accuracy": 0.9}},
+        "seconds": 3,
+        "machine": "a text",
+    }
+    assert flat_metrics(metrics) == {
+        "generalization_accuracy": 0.8,
+        "generalization_pairs_a vs. b_auc": 1.0,
+        "source_celeba_accuracy": 0.7,
+        "stage1_accuracy": 0.9,
+        "seconds": 3.0,
+    }
+    (name,) = flat_metrics({"x" * 400: 1})
+    assert len(name) == LONGEST_NAME
+
+
+# ---- models ----
+
+
+@pytest.mark.slow
+def test_a_logged_model_scores_as_its_file_does(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
+    import numpy as np
+    import tensorflow as tf
+
+    layers = tf.keras.layers
+    network = tf.keras.Sequential(
+        [layers.Input((16, 16, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(2, activation="softmax")]
+    )
+    network.save(project / "stage1.h5", include_optimizer=False)
+    with tracking.stage_run(project, "stage1", PARAMETERS, environ=NOTHING) as run:
+        run.log_model(project / "stage1.h5", step=3)
+        run.log_model(project / "stage1.h5", step=3)
+
+    import mlflow
+
+    client = _client(project)
+    (model,) = client.search_logged_models(["1"])
+    loaded = mlflow.pyfunc.load_model(model.model_uri)
+    assert loaded.metadata.signature.inputs.to_dict()[0]["tensor-spec"] == {
+        "dtype": "float32",
+        "shape": (-1, 16, 16, 3),
+    }
+    assert loaded.metadata.signature.outputs.to_dict()[0]["tensor-spec"]["shape"] == (-1, 2)
+    images = np.random.default_rng(1).uniform(0, 255, (3, 16, 16, 3)).astype("float32")
+    np.testing.assert_allclose(loaded.predict(images), network.predict(images, verbose=0), atol=1e-6)
+    requirements = (project / "mlartifacts" / "models" / model.model_id / "artifacts" / "requirements.txt").read_text()
+    assert "tensorflow==2.15" in requirements
