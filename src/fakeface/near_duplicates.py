@@ -29,7 +29,8 @@ MAX_DISTANCE = 4
 LARGEST_MAX_DISTANCE = 8  # beyond it most groups hold different people, and the search is no longer quick
 
 _SHARED_BANDS = 3
-_LARGE_BUCKET = 256
+_LARGE_BUCKET = 256  # up to here, comparing all with all is quickest
+_REACHED_EACH = 4  # hashes that a comparison must reach on average to go on spreading
 
 
 def perceptual_hash(images: NDArray[np.uint8]) -> _Hashes:
@@ -75,74 +76,101 @@ def near_duplicate_groups(hashes: _Hashes, max_distance: int = MAX_DISTANCE) -> 
     Raises:
         UserError: `max_distance` is not within 0 to 8.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     if not 0 <= max_distance <= LARGEST_MAX_DISTANCE:
         raise UserError(
             f"The near-duplicate distance {max_distance} is out of range: give 0 to {LARGEST_MAX_DISTANCE} bits."
         )
     distinct, inverse = np.unique(hashes, return_inverse=True)
-    links = [np.empty((2, 0), np.int64), *_links(distinct, max_distance)]
-    one, other = np.concatenate(links, axis=1)
-    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(distinct), len(distinct)))
-    _, components = connected_components(graph, directed=False)
-    _, first, component = np.unique(components, return_index=True, return_inverse=True)
+    _, first, component = np.unique(_components(distinct, max_distance), return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
     return rank[component][inverse]
 
 
-def _links(hashes: _Hashes, max_distance: int) -> Iterator[_Numbers]:
-    """Pairs (2, n) of places in the distinct `hashes` that join all within the distance, directly or by others.
-
-    Of max_distance + 3 bands of bits, two hashes within the distance share at least 3 entirely (Manku, Jain and Das
-    Sarma, "Detecting Near-Duplicates for Web Crawling", 2007). So each choice of 3 bands sorts the hashes into small
-    buckets, and only hashes of one bucket are compared.
-    """
-    if max_distance == 0:
-        return
-    bands = [
-        sum(1 << int(bit) for bit in band) for band in np.array_split(np.arange(BITS), max_distance + _SHARED_BANDS)
-    ]
-    for chosen in combinations(bands, _SHARED_BANDS):
-        keys = hashes & np.uint64(sum(chosen))
+def _components(hashes: _Hashes, max_distance: int) -> _Numbers:
+    """Number the connected components of distinct hashes; the numbers may have gaps."""
+    labels = np.arange(len(hashes))
+    for mask in _masks(hashes, max_distance):
+        keys = hashes & mask
         order = np.argsort(keys)
         starts = np.flatnonzero(np.r_[True, np.diff(keys[order]) > 0])
         lengths = np.diff(np.r_[starts, len(keys)])
-        left = np.repeat(starts + lengths, lengths) - np.arange(len(keys)) - 1  # how many of its bucket follow each
-        small = np.repeat(lengths <= _LARGE_BUCKET, lengths)
-        yield from _links_in_small_buckets(hashes, order, np.where(small, left, 0), max_distance)
-        for start in np.flatnonzero(lengths > _LARGE_BUCKET):
-            bucket = order[starts[start] : starts[start] + lengths[start]]
-            yield from _links_in_large_bucket(hashes, bucket, max_distance)
+        links = list(_links_in_small_buckets(hashes, order, lengths, labels, max_distance))
+        for start, length in zip(starts[lengths > _LARGE_BUCKET], lengths[lengths > _LARGE_BUCKET], strict=True):
+            links.extend(_links_in_large_bucket(hashes, order[start : start + length], labels, max_distance))
+        labels = _joined(labels, links)
+    return labels
 
 
-def _links_in_small_buckets(hashes: _Hashes, order: _Numbers, left: _Numbers, max_distance: int) -> Iterator[_Numbers]:
-    """Compare each hash with every later one of its bucket, at growing offsets."""
-    places, offset = np.flatnonzero(left > 0), 1
-    while len(places):
+def _masks(hashes: _Hashes, max_distance: int) -> Iterator[np.uint64]:
+    """Sets of bits, of which two hashes within the distance are equal in at least one.
+
+    Of max_distance + n bands of bits, such hashes share at least n entirely (Manku, Jain and Das Sarma, "Detecting
+    Near-Duplicates for Web Crawling", 2007); the masks are all choices of n bands. Each band gets some of the bits
+    that tell the hashes apart best, and bits that are the same in all are left out.
+    """
+    bits = np.uint64(1) << np.arange(BITS, dtype=np.uint64)
+    share = np.array([((hashes & bit) > 0).mean() for bit in bits]) if len(hashes) else np.zeros(BITS)
+    varying = [int(bits[place]) for place in np.argsort(np.abs(share - 0.5), kind="stable") if 0 < share[place] < 1]
+    if max_distance == 0 or not varying:
+        return
+    shared = min(_SHARED_BANDS, len(varying) - max_distance)
+    if shared <= 0:
+        yield np.uint64(0)  # too few bits differ for any two to be apart: one bucket
+        return
+    bands = [sum(varying[first :: max_distance + shared]) for first in range(max_distance + shared)]
+    yield from (np.uint64(sum(chosen)) for chosen in combinations(bands, shared))
+
+
+def _links_in_small_buckets(
+    hashes: _Hashes, order: _Numbers, lengths: _Numbers, labels: _Numbers, max_distance: int
+) -> Iterator[_Numbers]:
+    """Compare each hash with every later one of its bucket that it is not linked to yet; give pairs (2, n)."""
+    ends = np.repeat(np.cumsum(lengths), lengths)
+    places, offset = np.flatnonzero(np.repeat(lengths <= _LARGE_BUCKET, lengths)), 1
+    while len(places := places[places + offset < ends[places]]):
         pairs = order[np.stack([places, places + offset])]
+        pairs = pairs[:, labels[pairs[0]] != labels[pairs[1]]]
         yield pairs[:, _distance(hashes[pairs[0]], hashes[pairs[1]]) <= max_distance]
         offset += 1
-        places = places[left[places] >= offset]
 
 
-def _links_in_large_bucket(hashes: _Hashes, bucket: _Numbers, max_distance: int) -> Iterator[_Numbers]:
-    """Spread from one hash to the next; each is compared only with those not reached yet.
+def _links_in_large_bucket(
+    hashes: _Hashes, bucket: _Numbers, labels: _Numbers, max_distance: int
+) -> Iterator[_Numbers]:
+    """Spread from hash to hash, each compared only with those not reached yet; give pairs (2, n).
 
-    A bucket of thousands mostly holds one picture's many variants, or flat pictures: then nearly all are reached at
-    once, and the time grows with their number, not with its square.
+    A bucket of thousands mostly holds one picture's many variants, or flat pictures: nearly all are reached at once.
+    Where few are, the bits that its hashes do not share divide it further.
     """
-    unreached = bucket
-    while len(unreached):
-        reached, unreached = [unreached[0]], unreached[1:]
-        while reached and len(unreached):
-            one = reached.pop()
-            near = _distance(hashes[one], hashes[unreached]) <= max_distance
-            found, unreached = unreached[near], unreached[~near]
-            yield np.stack([np.full_like(found, one), found])
-            reached.extend(found)
+    if (labels[bucket] == labels[bucket[0]]).all():
+        return
+    unreached, reached, compared = bucket, [bucket[0]], 0
+    while len(unreached) and len(bucket) - len(unreached) >= _REACHED_EACH * (compared - _LARGE_BUCKET):
+        if not reached:
+            reached, unreached = [unreached[0]], unreached[1:]
+        one = reached.pop()
+        near = _distance(hashes[one], hashes[unreached]) <= max_distance
+        found, unreached = unreached[near], unreached[~near]
+        yield np.stack([np.full_like(found, one), found])
+        reached.extend(found)
+        compared += 1
+    if len(unreached):
+        rest = np.r_[np.array(reached, np.int64), unreached]
+        _, first, part = np.unique(_components(hashes[rest], max_distance), return_index=True, return_inverse=True)
+        yield np.stack([rest[first[part]], rest])
+
+
+def _joined(labels: _Numbers, links: list[_Numbers]) -> _Numbers:
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    one, other = labels[np.concatenate(links, axis=1)] if links else np.empty((2, 0), np.int64)
+    if not len(one):
+        return labels
+    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(labels), len(labels)))
+    joined: _Numbers = connected_components(graph, directed=False)[1][labels]
+    return joined
 
 
 def _distance(one: _Hashes | np.uint64, other: _Hashes) -> NDArray[np.uint64]:
