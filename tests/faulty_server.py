@@ -63,11 +63,13 @@ class FaultyServer:
                 start = self.start_of(asked, etag) if fault not in ("ignores range", "ignores range, breaks") else 0
                 if start >= len(content) > 0:
                     return self.send(416, b"", {"Content-Range": f"bytes */{len(content)}"})
-                status, body = 200, content[start:]
+                status, stop = 200, len(content)
                 if start:
-                    shown = start - 7 if fault == "wrong range" else start
                     status = 206
-                    headers["Content-Range"] = f"bytes {shown}-{len(content) - 1}/{len(content)}"
+                    start -= 7 if fault == "wrong range" else 0
+                    stop -= 1000 if fault == "part of the range" else 0
+                    headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
+                body = content[start:stop]
                 if fault == "too short":
                     body = body[: len(body) // 2]
                 length = len(body) + (1000 if fault == "too long" else 0)

@@ -197,6 +197,12 @@ def test_a_ten_gib_zip_bomb_is_refused_by_the_default_limits(tmp_path: Path) -> 
     assert bomb.stat().st_size < 11 << 20
     refused(bomb, "more than 2,147,483,648")
     refused(bomb, "over 100 times its size", Limits(file_bytes=20 * GIB))
+    written: list[int] = []
+    with pytest.raises(UserError):
+        unpack(
+            bomb, tmp_path / "set", limits=Limits(file_bytes=20 * GIB), progress=lambda w, done, t: written.append(done)
+        )
+    assert written == []
 
 
 def test_a_zip_bomb_that_lies_about_its_size_is_refused_too(tmp_path: Path) -> None:

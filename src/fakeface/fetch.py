@@ -26,7 +26,8 @@ from typing import Any, Final
 
 from fakeface.archives import RECORD, Limits, Progress, read_record, unpack
 from fakeface.errors import UserError
-from fakeface.sources import Archive, Collection, get_source, images_in
+from fakeface.image_files import list_images
+from fakeface.sources import Archive, Collection, get_source
 from fakeface.transfer import (
     Expected,
     Patience,
@@ -132,7 +133,7 @@ def fetch(
     )
     with exclusive(job.archives / "fetch"):
         fetched = tuple(_fetch_archive(job, archive) for archive in collection.archives)
-    return Fetched(collection.name, job.folder, fetched, len(images_in(job.folder)), collection.images)
+    return Fetched(collection.name, job.folder, fetched, len(list_images(job.folder).images), collection.images)
 
 
 def _fetch_archive(job: _Job, archive: Archive) -> FetchedArchive:

@@ -18,7 +18,6 @@ Label = Literal["real", "fake"]
 Method = Literal["http", "drive", "kaggle", "manual"]
 IdentityReader = Callable[[str], str | None]
 
-IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 CELEBA_IDENTITIES: Final = "identity_CelebA.txt"
 
 
@@ -367,19 +366,8 @@ def label_of(collection: Collection, path: str) -> Label | None:
     return None
 
 
-def images_in(folder: Path) -> list[str]:
-    """Every image by its suffix, as POSIX paths relative to `folder`, sorted; without links and hidden names."""
-    found = []
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in name.parts)
-        if path.suffix.lower() in IMAGE_SUFFIXES and not hidden and not path.is_symlink() and path.is_file():
-            found.append(name.as_posix())
-    return sorted(found)
-
-
 def select(share: Share, paths: Iterable[str]) -> list[str]:
-    """The share's images among `paths` (as of `images_in`); too few of them raise UserError."""
+    """The share's images among `paths` (as of `image_files.list_images`); too few of them raise UserError."""
     collection = get_source(share.collection)
     of_label = sorted(path for path in paths if label_of(collection, path) == share.label)
     if len(of_label) < share.stop:
@@ -446,10 +434,14 @@ _READERS: Final[Mapping[str, IdentityReader]] = {
 def identity_reader(source: str, folder: Path | None = None) -> IdentityReader:
     """How to read, from an image's path inside `source`, who or which photograph it shows; None where nothing tells.
 
-    `folder` is the source's own; CelebA's people are read from the table in it.
+    A source named after a part of a collection (`fakes_1m_00`) is read as the collection is. `folder` is the source's
+    own; CelebA's people are read from the table in it or beside it.
     """
     if source == "celeba" and folder is not None:
-        tables = sorted(folder.rglob(CELEBA_IDENTITIES))
-        if tables:
-            return celeba_person(tables[0])
-    return _READERS.get(source, lambda path: None)
+        for place in (folder, folder.parent):
+            if (place / CELEBA_IDENTITIES).is_file():
+                return celeba_person(place / CELEBA_IDENTITIES)
+    name = source
+    while name and name not in _READERS:
+        name = name.rpartition("_")[0]
+    return _READERS.get(name, lambda path: None)

@@ -278,8 +278,6 @@ def _append(blocks: Iterable[bytes], part: _Part, start: int, total: int | None,
     done = start
     with full_disk_named(part.target), part.path.open("ab", buffering=0) as file:
         for block in blocks:
-            if done == 0 and _WEB_PAGE.match(block):
-                raise RefusedError(_IS_WEB_PAGE)
             view = memoryview(block)
             while view:  # a nearly full disk takes a part of it only
                 view = view[file.write(view) :]
