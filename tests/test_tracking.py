@@ -244,6 +244,57 @@ def test_a_row_made_of_cached_results_alone_is_complete_and_is_left_alone_the_se
     assert _rows(project)["cached"].info.end_time == once["cached"].info.end_time
 
 
+def test_a_repro_that_finds_nothing_to_do_makes_no_row(project: Path) -> None:
+    _write_histories(project, *STAGES)
+    with tracking.evaluation_run(project, PARAMETERS, environ=NOTHING) as run:
+        run.log_evaluation(_result(project))
+    before = set(_rows(project))
+    (project / "note.txt").write_text("results committed")
+    _git(project, "add", "note.txt")
+    _git(project, "commit", "--quiet", "-m", "results")
+    tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING)
+    assert set(_rows(project)) == before
+    tracking.log_evaluation(project, {**PARAMETERS, "lr": 0.1}, _result(project), environ=NOTHING)
+    assert len(_rows(project)) == 2 * len(before)
+
+
+PIPELINE = """
+stages:
+  train_stage1:
+    cmd: {python} train.py stage1
+    outs: [stage1.txt]
+  train_stage2:
+    cmd: {python} train.py stage2
+    deps: [stage1.txt]
+    outs: [stage2.txt]
+"""
+SCRIPT = """
+import sys
+from pathlib import Path
+from fakeface import tracking
+with tracking.stage_run(Path.cwd(), sys.argv[1], {"lr": 0.001}) as run:
+    run.log_epoch(1, {"loss": 0.9})
+Path("src/network.py").write_text(f"WIDTH = '{sys.argv[1]}'")  # what a user does while the next stage trains
+Path(sys.argv[1] + ".txt").write_text("done")
+"""
+
+
+@pytest.mark.slow
+def test_an_edit_during_a_real_dvc_repro_splits_no_row_and_its_end_is_noticed(project: Path) -> None:
+    (project / "dvc.yaml").write_text(PIPELINE.format(python=sys.executable))
+    (project / "train.py").write_text(SCRIPT)
+    environ = {**os.environ, "PYTHONPATH": str(SOURCE), "DVC_NO_ANALYTICS": "1"}
+    for command in (["init", "--quiet"], ["repro", "--quiet"]):
+        subprocess.run([sys.executable, "-m", "dvc", *command], cwd=project, env=environ, check=True)
+    rows = _rows(project)
+    (parent,) = [name for name in rows if "/" not in name]
+    assert set(rows) == {parent, f"{parent}/stage1", f"{parent}/stage2"}
+    assert rows[parent].info.status == "RUNNING"
+    tracking.bury_the_dead(project, NOTHING)
+    assert _rows(project)[parent].info.status == "FINISHED"
+    assert _rows(project)[parent].data.tags["fakeface.evaluated"] == "false"
+
+
 # ---- again ----
 
 

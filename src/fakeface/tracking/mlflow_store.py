@@ -136,9 +136,10 @@ class MlflowStore:
 
     def _result(self, event: Event, experiment: Experiment) -> None:
         """The evaluation, and rows for the stages that DVC took from its cache, made from what they left on disk."""
-        parent, result = self._parent(experiment, event.time_ms), event.payload
-        if result["once"] and self.client.get_run(parent).data.tags.get(RESULT) == result["digest"]:
+        result = event.payload
+        if result["once"] and self._has_result(experiment, result["digest"]):
             return
+        parent = self._parent(experiment, event.time_ms)
         self._add_parameters(parent, result["parameters"])
         self._set_tags(parent, result["tags"])
         for stage, history in result["histories"].items():
@@ -151,12 +152,17 @@ class MlflowStore:
             self._set_tags(parent, {EVALUATED: "true"})
             self._close(parent, "FINISHED", "", event.time_ms)
 
+    def _has_result(self, experiment: Experiment, digest: str) -> bool:
+        """A DVC experiment has a row of its own; a repro that changed nothing is content with any that says so."""
+        of_experiment = {KEY: experiment.key} if "dvc.experiment" in experiment.tags else {}
+        return bool(self._search(experiment, {STAGE: WHOLE, RESULT: digest, **of_experiment}))
+
     def _restore(self, event: Event, experiment: Experiment, stage: str, history: History) -> None:
         found = self._find(experiment, stage)
         if found and found.info.status == "FINISHED":
             return
         child, parent = self._child(experiment, stage, event.time_ms), self._parent(experiment, event.time_ms)
-        self._add_parameters(child, event.payload["stage_parameters"].get(stage, {}))
+        self._add_parameters(child, event.payload["stage_parameters"][stage])
         self._set_tags(child, {**event.payload["tags"], RESTORED: "true"})
         for step, numbers in history:
             self._add_metrics(child, numbers, step, event.time_ms)

@@ -19,8 +19,9 @@ History = list[tuple[int, dict[str, float]]]  # (epoch from 1, numbers)
 class Result:
     """An evaluation and the trainings before it.
 
-    `metrics` is metrics.json (nested), `files` are its pictures and tables, `history_folder` holds each `stageN.csv`,
-    `stage_parameters` say for each stage what held in it (nested).
+    `metrics` is metrics.json (nested), `files` are its pictures and tables, `history_folder` holds each `stageN.csv`
+    (paths relative to the project's root), `stage_parameters` say for each stage what held in it (nested; by default
+    the experiment's parameters).
     """
 
     metrics: Mapping[str, Any]
@@ -28,13 +29,16 @@ class Result:
     history_folder: Path = Path("reports/history")
     stage_parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    def as_payload(self) -> dict[str, Any]:
+    def as_payload(self, project_root: Path, parameters: Mapping[str, str]) -> dict[str, Any]:
         """Flat, in JSON types."""
-        histories = {stage: read_history(self.history_folder / f"{stage}.csv") for stage in STAGES}
+        folder = project_root / self.history_folder
+        histories = {stage: read_history(folder / f"{stage}.csv") for stage in STAGES}
+        of_stages = {stage: flat_parameters(values) for stage, values in self.stage_parameters.items()}
         return {
+            "parameters": dict(parameters),
+            "stage_parameters": {stage: of_stages.get(stage, dict(parameters)) for stage in STAGES},
             "metrics": flat_metrics(self.metrics),
             "histories": {stage: history for stage, history in histories.items() if history},
-            "stage_parameters": {stage: flat_parameters(values) for stage, values in self.stage_parameters.items()},
         }
 
 
@@ -54,9 +58,9 @@ def present(paths: Iterable[Path]) -> tuple[str, ...]:
     return tuple(str(path.resolve()) for path in paths if path.is_file())
 
 
-def digest(files: Iterable[str]) -> str:
-    """One sha256 for the contents of several files."""
-    whole = hashlib.sha256()
+def digest(parameters: Mapping[str, str], files: Iterable[str]) -> str:
+    """One sha256 for parameters and the contents of several files."""
+    whole = hashlib.sha256(repr(sorted(parameters.items())).encode())
     for path in files:
         whole.update(hashlib.sha256(Path(path).read_bytes()).digest())
     return whole.hexdigest()

@@ -36,6 +36,7 @@ class Run:
     experiment: Experiment
     stage: str
     recorder: Recorder
+    parameters: Mapping[str, str] = field(default_factory=dict)
     sign: alive.Sign | None = None
     sampler: hardware.Sampler | None = None
     last: str = ""
@@ -90,11 +91,11 @@ class Run:
 
     def log_evaluation(self, result: Result) -> None:
         """The result, on the experiment's row; a stage that DVC took from its cache gets its row from its history."""
-        self._send_result(result, {"once": False, "parameters": {}, "tags": {}})
+        self._send_result(result, {}, once=False)
 
-    def complete(self, result: Result, parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
+    def complete(self, result: Result, tags: Mapping[str, str]) -> None:
         """The same for an experiment that is over: nothing where its row has this result."""
-        self._send_result(result, {"once": True, "parameters": flat_parameters(parameters), "tags": dict(tags)})
+        self._send_result(result, tags, once=True)
 
     def take_place(self, environ: Mapping[str, str]) -> None:
         """Close the rows of the dead, and join the experiment of the `dvc` command above."""
@@ -115,13 +116,11 @@ class Run:
             host=who["process.host"],
         )
 
-    def start(
-        self, parameters: Mapping[str, Any], stage_parameters: Mapping[str, Any], tags: Mapping[str, str]
-    ) -> None:
+    def start(self, stage_parameters: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Open the rows."""
         with never_in_the_way():
             payload = {
-                "parameters": flat_parameters(parameters),
+                "parameters": dict(self.parameters),
                 "stage_parameters": flat_parameters(stage_parameters),
                 "tags": dict(tags),
                 "stage_tags": {**tags, **alive.process()},
@@ -138,12 +137,14 @@ class Run:
         if self.sign:
             self.sign.close()
 
-    def _send_result(self, result: Result, settings: Mapping[str, Any]) -> None:
+    def _send_result(self, result: Result, tags: Mapping[str, str], *, once: bool) -> None:
         with never_in_the_way(), tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "metrics.json"
             whole.write_text(json.dumps(result.metrics, indent=2, ensure_ascii=False, default=str), encoding="utf-8")
-            files = present([whole, *result.files])
-            self._record("result", {**result.as_payload(), **settings, "digest": digest(files)}, files)
+            files = present([whole, *(self.project_root / path for path in result.files)])
+            payload = result.as_payload(self.project_root, self.parameters)
+            settings = {"once": once, "tags": dict(tags), "digest": digest(self.parameters, files)}
+            self._record("result", payload | settings, files)
 
     def _sampled(self, numbers: Mapping[str, float], second: int) -> None:
         self._record("metrics", {"metrics": dict(numbers), "step": second, "mirror": False})
@@ -172,13 +173,13 @@ def stage_run(
     says so. Trouble with the tracking store is told in one sentence and never raised. Open it before slow imports, so
     that a process killed during them is missed.
     """
-    run = Run(project_root, identify(project_root, environ), stage, Recorder(project_root, environ))
+    run = _make_run(project_root, stage, parameters, environ)
     with _ended_by_signals():
         try:
             with never_in_the_way():
                 run.take_place(environ)
                 run.show_sign()
-            run.start(parameters, parameters if stage_parameters is None else stage_parameters, tags or {})
+            run.start(parameters if stage_parameters is None else stage_parameters, tags or {})
             yield run
         except BaseException as error:
             words = _words(error, run.last)
@@ -210,12 +211,13 @@ def log_evaluation(
 ) -> None:
     """Complete the experiment's row from what is on disk, for example all of it restored by DVC without a stage run.
 
-    A row that has this result is left as it is, so that a stage which DVC always runs can call it.
+    A row that has this result is left as it is, so that a stage which DVC always runs can call it; where `dvc repro`
+    finds nothing to do, the row that has the result may be one of an earlier commit.
     """
-    run = Run(project_root, identify(project_root, environ), "", Recorder(project_root, environ))
+    run = _make_run(project_root, "", parameters, environ)
     with never_in_the_way():
         run.take_place(environ)
-    run.complete(result, parameters, tags or {})
+    run.complete(result, tags or {})
 
 
 def deliver(project_root: Path, environ: Mapping[str, str] = os.environ) -> int:
@@ -241,6 +243,11 @@ def bury_the_dead(
     for note in dvc_command.take_ended(private_folder(main, "commands"), store):
         recorder.record(Event("abandoned", note["experiment"]))
     return sentences
+
+
+def _make_run(project_root: Path, stage: str, parameters: Mapping[str, Any], environ: Mapping[str, str]) -> Run:
+    recorder = Recorder(project_root, environ)
+    return Run(project_root, identify(project_root, environ), stage, recorder, flat_parameters(parameters))
 
 
 def _progress(epoch: int, of: int, end: float) -> str:
