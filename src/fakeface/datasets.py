@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from fakeface import HELDOUT, PARTS
 from fakeface.decoded import DecodedImages, Limits, decode_files
+from fakeface.disk import clear_folder
 from fakeface.errors import UserError
 from fakeface.near_duplicates import near_duplicate_groups
 from fakeface.params import Data, Profile
@@ -91,8 +91,7 @@ def _profile_of(collection: Collection, data: Data) -> Profile:
 
 
 def _write_stores(split: Split, images: DecodedImages, into: Path) -> None:
-    if into.exists():
-        shutil.rmtree(into)  # a killed run shall not leave stores of two splits side by side
+    clear_folder(into)  # a killed run shall not leave stores of two splits side by side
     numbers = {file.path: number for number, file in enumerate(images.files)}
     for role in ROLES:
         chosen = [image for image in split.placed if image.role == role]

@@ -10,7 +10,6 @@ import csv
 import hashlib
 import inspect
 import os
-import shutil
 import signal
 import threading
 import zlib
@@ -27,13 +26,14 @@ import numpy.typing as npt
 import PIL
 
 from fakeface import images, near_duplicates
+from fakeface.disk import clear_folder, make_folder, naming
 from fakeface.errors import UserError
 from fakeface.fetch import exclusive
 from fakeface.images import Crop, RejectedImage, decode_image, inspect_image, read_content
 from fakeface.near_duplicates import perceptual_hash
 from fakeface.progress import progress
 from fakeface.raw import RawFile, Rejected
-from fakeface.tables import naming, read_whole_lines, some
+from fakeface.tables import read_whole_lines, some
 
 CHUNK = 64  # images a task
 _FEW = 512  # images that are decoded sooner than worker processes start
@@ -111,6 +111,7 @@ def decode_files(
     """
     crops = {source: str(Crop.parse(crop)) for source, crop in crops.items()}
     keys: list[_ImageKey] = [(file.sha256, crops[file.source]) for file in files]
+    make_folder(cache)
     with exclusive(cache):
         done = _open_cache(cache, size, limits, set(keys))
         new = {key: file for key, file in zip(keys, files, strict=True) if key not in done}
@@ -136,8 +137,7 @@ def _open_cache(cache: Path, size: int, limits: Limits, wanted: set[_ImageKey]) 
     made_by = (inspect.getsource(images), inspect.getsource(near_duplicates), PIL.__version__, size, limits)
     fingerprint = hashlib.sha256(repr(made_by).encode()).hexdigest()
     if not (cache / _KEY).is_file() or (cache / _KEY).read_text() != fingerprint:
-        shutil.rmtree(cache, ignore_errors=True)
-        cache.mkdir(parents=True)
+        clear_folder(cache)
         (cache / _KEY).write_text(fingerprint)
     (cache / _ARRAY).touch()
     rows: dict[_ImageKey, _Row] = {}
@@ -199,7 +199,8 @@ def _decode_new(
                     differing.append(new[key].path)
                 else:
                     refused[key] = outcome
-            file.flush()
+            with naming(cache / _INDEX):
+                file.flush()
             advance(len(chunk))
     return refused, differing
 

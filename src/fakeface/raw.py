@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
+from fakeface.disk import make_folder, naming
 from fakeface.errors import UserError
 from fakeface.fetch import VerifyReport, exclusive, verify_folder
 from fakeface.image_files import list_images
 from fakeface.params import Data, Profile
 from fakeface.progress import progress
 from fakeface.sources import identity_reader
-from fakeface.tables import naming, read_json, read_rows, read_whole_lines, some, write_json, write_rows
+from fakeface.tables import read_json, read_rows, read_whole_lines, some, write_json, write_rows
 
 MANIFEST, REJECTED, COLLECTED = "manifest.csv", "rejected.csv", "collected.json"
 _BLOCK = 1 << 20  # bytes read at once
@@ -142,8 +143,8 @@ def collect_sources(root: Path, name: str, profile: Profile, into: Path, workers
     listing = _read_listing(root / MANIFEST)
     _refuse_nested({**folders, "the output folder": into})
     _refuse_missing(listing, folders, root)
+    make_folder(into)
     with exclusive(into):
-        into.mkdir(parents=True, exist_ok=True)
         (into / MANIFEST).unlink(missing_ok=True)
         found, rejected, ignored = _find_images(folders, root)
         copied: dict[_Found, tuple[int, str]] = {}
@@ -315,7 +316,7 @@ def _copy_all(
             known = journal.known(one.path, one.origin, target)
             if known is not None:
                 return known
-            target.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(target.parent)
             try:
                 return _hash_and_copy(one.origin, target)
             except _UnreadableError as error:
@@ -379,11 +380,13 @@ class _Journal:
     def __enter__(self) -> _Journal:
         self._file = self._path.open("w", encoding="utf-8", newline="")
         self._writer = csv.writer(self._file, lineterminator="\n")
-        self._writer.writerows((path, *entry) for path, entry in self._known.items())
+        with naming(self._path):
+            self._writer.writerows((path, *entry) for path, entry in self._known.items())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with naming(self._path):
+            self._file.close()
 
     def known(self, path: str, origin: Path, copy: Path) -> tuple[int, str] | None:
         entry = self._known.get(path)
@@ -392,7 +395,8 @@ class _Journal:
         return entry[2], entry[3]
 
     def note(self, path: str, origin: Path, copy: Path, size: int, sha256: str) -> None:
-        self._writer.writerow((path, _stamp(origin), _stamp(copy), size, sha256))
+        with naming(self._path):
+            self._writer.writerow((path, _stamp(origin), _stamp(copy), size, sha256))
 
 
 def _stamp(path: Path) -> str:

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface import LABELS
+from fakeface.disk import clear_folder, naming
 from fakeface.errors import UserError
-from fakeface.tables import naming, read_json, read_rows, write_json, write_rows
+from fakeface.tables import read_json, read_rows, write_json, write_rows
 
 IMAGES, MANIFEST, FACTS = "images.npy", "manifest.csv", "store.json"
 _BLOCK = 1 << 20  # bytes read at once
@@ -75,8 +76,7 @@ def write_store(rows: Sequence[StoredImage], blocks: Iterable[npt.NDArray[np.uin
         ValueError: there are more or fewer images than rows.
     """
     beside = into.with_name(f".{into.name}.partial")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    clear_folder(beside)
     header = _npy_header((len(rows), size, size, 3))
     digest, written = hashlib.sha256(), 0
     with naming(beside / IMAGES), (beside / IMAGES).open("wb") as file:

@@ -5,32 +5,11 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from fakeface.disk import whole_file
 from fakeface.errors import UserError
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Give errors of the operating system the path that they concern; one of a full disk comes without."""
-    try:
-        yield
-    except OSError as error:
-        if error.filename is None:
-            error.filename = str(path)
-        raise
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """Open a UTF-8 text file for writing that takes its name only once all is written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.partial")
-    with naming(path), beside.open("w", encoding="utf-8", newline="") as file:
-        yield file
-    beside.replace(path)
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -1,0 +1,54 @@
+"""Writing to disk: whole or not at all, and errors that name the path they concern."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Give errors of the operating system the path that they concern; one of a full disk comes without."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """Open a UTF-8 text file for writing that takes its name only once all is written."""
+    make_folder(path.parent)
+    beside = path.with_name(f".{path.name}.partial")
+    with naming(path), beside.open("w", encoding="utf-8", newline="") as file:
+        yield file
+    beside.replace(path)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        NotADirectoryError: a file has that name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
+
+
+def clear_folder(folder: Path) -> None:
+    """Make an empty folder of this name; one that stands stays what it is, which may be a link or a disk of its own."""
+    make_folder(folder)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
