@@ -14,7 +14,8 @@ def main() -> None:
     params = load_params(Path("params.yaml"))
     from fakeface import tracking
 
-    with tracking.evaluation_run(Path.cwd(), experiment_parameters(params)) as run:
+    parameters = experiment_parameters(params)
+    with tracking.evaluation_run(Path.cwd(), parameters) as run:
         from fakeface.device import prepare_tensorflow
 
         prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
@@ -42,9 +43,8 @@ def main() -> None:
         }
         histories = {stage: list(read_rows(Path(f"reports/history/{stage}.csv"), HISTORY_COLUMNS)) for stage in STAGES}
         files = write_reports(evaluation, metrics, histories, facts["note"] or "", Path("reports"))
-        run.log_evaluation(
-            metrics, files, stage_parameters={stage: params.stage_settings(stage).model_dump() for stage in STAGES}
-        )
+        in_stage = {stage: parameters | params.stage_settings(stage).model_dump() for stage in STAGES}
+        run.log_evaluation(tracking.Result(metrics, tuple(files), stage_parameters=in_stage))
         run.log_model(checkpoints[STAGES[-1]])
 
 

@@ -32,7 +32,9 @@ def main(arguments: list[str]) -> None:
     previous = Path(f"models/{STAGES[position - 1]}.h5") if position else None
     note = read_json(Path("reports/data/split.json"))["note"]
     print(f"{stage}: {params.recipe} recipe on {device.kind} ({device.name}), {device.precision}", flush=True)
-    with tracking.stage_run(Path.cwd(), stage, experiment_parameters(params)) as run:
+    parameters = experiment_parameters(params)
+    in_stage = parameters | params.stage_settings(stage).model_dump()
+    with tracking.stage_run(Path.cwd(), stage, parameters, stage_parameters=in_stage) as run:
         trained = train_stage(params, stage, stores, previous, note, device.precision, [run.log_epoch])
         save_checkpoint(trained.model, trained.facts, Path(f"models/{stage}.h5"))
         write_history(trained.fit.history, Path(f"reports/history/{stage}.csv"))
