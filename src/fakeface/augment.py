@@ -82,9 +82,9 @@ def _run_on_arrays(images: Tensor, drawn: Sequence[_Drawn]) -> Tensor:
     steps = [step for step, _, _ in drawn]
 
     def run(batch: arrays.Images, *numbers: Any) -> arrays.Images:
-        with _CALLS:
+        with _CALLS as process_goes_on:
             for step, chosen, values in zip(steps, numbers[::2], numbers[1::2], strict=True):
-                batch = _apply_to_chosen(step, batch, chosen, values)
+                batch = _apply_to_chosen(step, batch, chosen & process_goes_on, values)
             return batch
 
     dtype = tf.float32 if any(step.gives_floats for step in steps) else images.dtype
@@ -129,25 +129,28 @@ class _PythonCalls:
         self._lock = threading.Lock()
         self._running = 0
         self._last_end = -math.inf
+        self._process_goes_on = True
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> bool:
         with self._lock:
             self._running += 1
+            return self._process_goes_on
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._running -= 1
             self._last_end = time.monotonic()
 
-    def wait_until_idle(self, quiet_seconds: float = 0.5, at_most_seconds: float = 10.0) -> None:
-        """Return when no call has run for a while: tf.data's buffers are full then."""
-        deadline = time.monotonic() + at_most_seconds
-        while time.monotonic() < deadline and (self._running or time.monotonic() - self._last_end < quiet_seconds):
+    def finish(self) -> None:
+        """Let calls do nothing from now on, and return when none came for half a second: tf.data's buffers are full."""
+        self._process_goes_on = False
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and (self._running or time.monotonic() - self._last_end < 0.5):
             time.sleep(0.02)
 
 
 _CALLS = _PythonCalls()
-atexit.register(_CALLS.wait_until_idle)
+atexit.register(_CALLS.finish)
 
 
 # ------------------------------------------------------------------------------------------ from params.yaml to steps

@@ -1,8 +1,8 @@
 """Augmentation of batches in TensorFlow alone: the same results as the libraries that the notebook used; no randomness.
 
 Every operation is `operation(images, drawn)`: images (B, H, W, 3), uint8 or float32 in 0..255, and what was drawn,
-float64 (B, k). It gives images of the same shape and type (uint8 rounded). augment_arrays has the same in OpenCV, several
-times faster on a CPU; these need no Python while they run.
+float64 (B, k). It gives images of the same shape and type (uint8 rounded). augment_arrays has the same in OpenCV, much
+faster on a CPU; these need no Python while they run.
 """
 
 from __future__ import annotations
