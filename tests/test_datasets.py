@@ -196,3 +196,13 @@ class TestScripts:
             assert "Traceback" not in run.stderr
             assert run.stderr.splitlines()[-1].startswith("fakeface: ")
             assert words in run.stderr.splitlines()[-1]
+
+    def test_a_full_disk_is_named_and_what_was_collected_is_gone_on_with(self, workspace: Path) -> None:
+        (workspace / "datasets").mkdir()
+        (workspace / "datasets" / ".raw.journal.csv").symlink_to("/dev/full")
+        full = self.stage("download", workspace)
+        assert full.returncode == 1
+        assert "no space is left" in full.stderr.splitlines()[-1]
+        assert not (workspace / "datasets" / "raw" / "manifest.csv").exists()
+        (workspace / "datasets" / ".raw.journal.csv").unlink()
+        assert self.stage("download", workspace).returncode == 0

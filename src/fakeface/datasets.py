@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,25 +92,23 @@ def _profile_of(collection: Collection, data: Data) -> Profile:
 
 
 def _write_stores(split: Split, images: DecodedImages, into: Path) -> None:
-    clear_folder(into)  # a killed run shall not leave stores of two splits side by side
     numbers = {file.path: number for number, file in enumerate(images.files)}
-    for role in ROLES:
+
+    def write(role: str) -> None:
         chosen = [image for image in split.placed if image.role == role]
         order = [numbers[image.file.path] for image in chosen]
-        rows = [
-            StoredImage(
-                image.file.path,
-                image.file.source,
-                image.file.label,
-                image.part,
-                image.file.sha256,
-                image.group,
-                int(images.widths[number]),
-                int(images.heights[number]),
-            )
-            for image, number in zip(chosen, order, strict=True)
-        ]
+        rows = [_stored(image, images, number) for image, number in zip(chosen, order, strict=True)]
         write_store(rows, images.blocks(order), images.size, into / role)
+
+    clear_folder(into)  # a killed run shall not leave stores of two splits side by side
+    with ThreadPoolExecutor(len(ROLES)) as threads:
+        list(threads.map(write, ROLES))
+
+
+def _stored(image: Placed, images: DecodedImages, number: int) -> StoredImage:
+    file = image.file
+    width, height = int(images.widths[number]), int(images.heights[number])
+    return StoredImage(file.path, file.source, file.label, image.part, file.sha256, image.group, width, height)
 
 
 def _summary(collection: Collection, profile: Profile, unusable: Sequence[Rejected], split: Split) -> dict[str, Any]:

@@ -125,16 +125,16 @@ def _ties(file: RawFile, lookalike: int) -> Iterator[tuple[str, Hashable]]:
 
 
 def find_leaks(placed: Iterable[Placed]) -> list[str]:
-    """Return one sentence for each tie between two images on different sides of a line; an empty list is the proof."""
-    sides: dict[tuple[str, Hashable], dict[tuple[str, str], str]] = defaultdict(dict)
+    """Return a sentence for each image that a tie joins to one beyond a line; an empty list is the proof."""
+    first: dict[str, dict[Hashable, Placed]] = defaultdict(dict)
+    leaks = []
     for image in placed:
-        for tie in _ties(image.file, image.lookalike):
-            sides[tie].setdefault((image.role, image.part), image.file.path)
-    return [
-        f"{kind}: " + ", ".join(f"{path} in {role}/{part}" for (role, part), path in sorted(where.items()))
-        for (kind, _), where in sides.items()
-        if len(where) > 1
-    ]
+        for kind, value in _ties(image.file, image.lookalike):
+            other = first[kind].setdefault(value, image)
+            if (other.role, other.part) != (image.role, image.part):
+                sides = (f"{one.file.path} in {one.role}/{one.part}" for one in (other, image))
+                leaks.append(f"{kind}: {' and '.join(sides)}")
+    return leaks
 
 
 def assert_no_leak(placed: Iterable[Placed]) -> None:

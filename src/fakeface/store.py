@@ -81,7 +81,7 @@ def write_store(rows: Sequence[StoredImage], blocks: Iterable[npt.NDArray[np.uin
     digest, written = hashlib.sha256(), 0
     with naming(beside / IMAGES), (beside / IMAGES).open("wb") as file:
         # Written, not mapped: a full disk is then an error that can be told instead of a killed process.
-        for piece in chain([header], (block.tobytes() for block in blocks)):
+        for piece in chain([memoryview(header)], (np.ravel(block).data for block in blocks)):
             written += file.write(piece)
             digest.update(piece)
     if written != len(header) + 3 * size * size * len(rows):

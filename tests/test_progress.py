@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+
+from fakeface.progress import progress
+
+
+def test_a_long_step_writes_ten_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("decoding", 1000) as advance:
+        for _ in range(1000):
+            advance(1)
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "decoding: 100 of 1,000 (10 %)"
+    assert lines[-1] == "decoding: 1,000 of 1,000 (100 %)"
+
+
+def test_few_pieces_write_no_line_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("decoding", 3) as advance:
+        for _ in range(3):
+            advance(1)
+    assert [line[-6:] for line in capsys.readouterr().err.splitlines()] == ["(33 %)", "(66 %)", "100 %)"]
+
+
+def test_nothing_to_do_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with progress("decoding", 0) as advance:
+        advance(0)
+    assert capsys.readouterr().err == ""
