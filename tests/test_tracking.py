@@ -480,6 +480,7 @@ def test_a_moved_repository_keeps_its_artifacts(project: Path, tmp_path: Path) -
     moved = project.rename(tmp_path / "moved")
     _train(moved, DVC_EXP_NAME="after")
     row = _rows(moved)["before"]
+    assert row.info.artifact_uri.startswith((moved / "mlartifacts").as_uri())
     files = _client(moved).list_artifacts(row.info.run_id, "evaluation")
     assert {file.path for file in files} == {"evaluation/metrics.json", "evaluation/roc.png"}
     assert not project.exists()

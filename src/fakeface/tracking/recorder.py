@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import threading
@@ -18,6 +19,7 @@ from fakeface.tracking.reasons import is_away, is_gone, reason
 from fakeface.tracking.undelivered import Event
 
 _LOG = logging.getLogger("fakeface.tracking")
+_LONGEST_DELIVERY = 5.0  # seconds that a training spends at a time on what has been waiting
 _FIRST_PAUSE, _LONGEST_PAUSE = 30.0, 600.0  # seconds between tries: each may cost the training 40 s of waiting
 
 
@@ -41,7 +43,7 @@ class Recorder:
                 self._starts[event.experiment["key"], event.stage] = event
             waiting = self.waiting() > 0
             if waiting and (last or time.monotonic() >= self._next_try):
-                waiting = self.deliver() > 0
+                waiting = self.deliver(math.inf if last else _LONGEST_DELIVERY) > 0
             if waiting or not self._done(event):
                 self._keep(event)
 
@@ -49,13 +51,14 @@ class Recorder:
         """How many events wait."""
         return sum(1 for _ in self.folder.glob("*.json"))
 
-    def deliver(self) -> int:
-        """Send what is waiting, oldest first; returns how many events still wait."""
+    def deliver(self, seconds: float = math.inf) -> int:
+        """Send what is waiting, oldest first, until the time is up; returns how many events still wait."""
+        end = time.monotonic() + seconds
         if not self.waiting():
             return 0
         with self._turn, alive.lock(private_folder(self.main) / "deliver.lock"):
             for path, event in undelivered.kept(self.folder):
-                if not self._done(event, path):
+                if time.monotonic() > end or not self._done(event, path):
                     break
                 undelivered.drop(path)
         return self.waiting()
