@@ -197,12 +197,13 @@ class TestScripts:
             assert run.stderr.splitlines()[-1].startswith("fakeface: ")
             assert words in run.stderr.splitlines()[-1]
 
-    def test_a_full_disk_is_named_and_what_was_collected_is_gone_on_with(self, workspace: Path) -> None:
-        (workspace / "datasets").mkdir()
-        (workspace / "datasets" / ".raw.journal.csv").symlink_to("/dev/full")
-        full = self.stage("download", workspace)
-        assert full.returncode == 1
-        assert "no space is left" in full.stderr.splitlines()[-1]
-        assert not (workspace / "datasets" / "raw" / "manifest.csv").exists()
-        (workspace / "datasets" / ".raw.journal.csv").unlink()
+    def test_a_full_disk_is_named_and_what_was_decoded_stays(self, workspace: Path) -> None:
+        (workspace / "reports" / "data").mkdir(parents=True)
+        (workspace / "reports" / "data" / ".rejected.csv.partial").symlink_to("/dev/full")
         assert self.stage("download", workspace).returncode == 0
+        full = self.stage("split", workspace)
+        assert full.returncode == 1
+        sentence = full.stderr.splitlines()[-1]
+        assert sentence.startswith("fakeface: reports/data/rejected.csv: no space is left")
+        assert not (workspace / "reports" / "data" / "rejected.csv").exists()
+        assert len((workspace / "datasets" / "decoded" / "index.csv").read_text().splitlines()) == 196
