@@ -377,11 +377,33 @@ def test_a_cut_jpeg_is_called_truncated() -> None:
     assert rejection(content[:-2]) == "truncated JPEG"
 
 
-@pytest.mark.parametrize("progressive", [False, True])
-def test_a_download_whose_end_was_never_filled_is_rejected(progressive: bool) -> None:
-    content = saved(picture(), "JPEG", progressive=progressive)
-    kept = len(content) * 2 // 3
-    assert "JPEG" in rejection(content[:kept] + bytes(len(content) - kept))
+@pytest.mark.parametrize(
+    "name",
+    [name for name in WHOLE_FILES if name not in ("BMP", "TIFF")],  # their zeros may be black pixels
+)
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.98])
+def test_a_download_whose_end_was_never_filled_is_rejected(name: str, share: float) -> None:
+    content = WHOLE_FILES[name]()
+    reason = rejection(content[: int(len(content) * share)] + bytes(len(content) + 20_000))
+    assert reason.startswith(("truncated", "damaged"))
+
+
+@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 4}, {"subsampling": 0}])
+@pytest.mark.parametrize(("mode", "side"), [("RGB", 96), ("L", 101), ("CMYK", 101), ("RGB", 1100)])
+def test_a_cut_jpeg_is_rejected_even_where_an_end_marker_was_put_behind_it(
+    options: dict[str, int], mode: str, side: int
+) -> None:
+    content = saved(picture(side, side).convert(mode), "JPEG", quality=85, **options)
+    start, end = content.index(b"\xff\xda") + 20, len(content) - 2
+    for length in np.linspace(start, end - 30, 12, dtype=int):
+        assert rejection(content[:length].rstrip(b"\xff") + b"\xff\xd9") == "truncated JPEG", length
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 4}])
+def test_a_whole_jpeg_that_ends_in_mid_grey_is_accepted(options: dict[str, int]) -> None:
+    grey = picture(200, 200)
+    grey.paste((128, 128, 128), (60, 60, 200, 200))
+    assert (decode_image(saved(grey, "JPEG", **options))[-10:, -10:] == 128).all()
 
 
 def test_a_png_with_a_flipped_bit_is_rejected() -> None:

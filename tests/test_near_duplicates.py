@@ -143,6 +143,17 @@ def test_groups_are_those_of_comparing_all_with_all(
     assert near_duplicate_groups(hashes, max_distance).tolist() == brute_force_groups(hashes, max_distance)
 
 
+def test_small_and_large_buckets_are_searched_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashes = random_hashes(800) & np.uint64(0x7F_FFFF)  # most have a neighbour, and buckets hold up to ten
+    groups = []
+    for large_bucket, reached_each in ((3, 4), (3, 1000), (1000, 4)):
+        monkeypatch.setattr(near_duplicates, "_LARGE_BUCKET", large_bucket)
+        monkeypatch.setattr(near_duplicates, "_REACHED_EACH", reached_each)
+        groups.append(near_duplicate_groups(hashes).tolist())
+    assert groups[0] == groups[1] == groups[2]
+    assert 50 < len(set(groups[0])) < 750
+
+
 def test_links_go_on_from_hash_to_hash() -> None:
     chain = np.array([0, 0xF, 0xFF, 0xFFF, 0xFFFF, 0x7F << 40], np.uint64)
     groups = near_duplicate_groups(chain, 4)

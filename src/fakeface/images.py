@@ -129,8 +129,10 @@ def decode_image(
     image = _open(content, max_bytes, max_pixels)
     with _rejecting(image):
         full_size = image.size
-        factor = _shrink_on_load(image, size, crop)
-        image.load()
+        factor = _shrink_factor(image, size, crop)
+        _load(image, factor)
+        if isinstance(image, _JpegFile) and _lacks_data(image, content, factor):
+            raise RejectedImage("truncated JPEG")
         orientation = _orientation(image)  # after the pixels: a PNG may carry its EXIF behind them
         upright = _plain_mode(image)
         if orientation in _TURNS:
@@ -158,10 +160,10 @@ def read_content(path: str | Path, *, max_bytes: int = MAX_BYTES) -> bytes:
     status = Path(path).stat()
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # opening a folder raises the right OSError
         raise RejectedImage("not a regular file")
+    _check_length(status.st_size, max_bytes)
     with Path(path).open("rb") as file:
-        content = file.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise RejectedImage(f"too many bytes ({max(status.st_size, len(content)):,}, the limit is {max_bytes:,})")
+        content = file.read(status.st_size + 1)
+    _check_length(len(content), max_bytes)
     return content
 
 
@@ -216,6 +218,13 @@ _STANDARD_TABLES = _standard_tables()
 class _JpegFile(JpegImagePlugin.JpegImageFile):
     """Pillow's JPEG reader that leaves EXIF alone: parsing it costs more than the rest of the header, and warns."""
 
+    first_scan: int  # where the compressed pixels begin in the file
+
+    def _open(self) -> None:
+        super()._open()
+        assert self.fp is not None
+        self.first_scan = self.fp.tell()
+
     def _read_dpi_from_exif(self) -> None:
         pass
 
@@ -224,8 +233,7 @@ def _open(content: bytes, max_bytes: int, max_pixels: int) -> ImageFile.ImageFil
     """Check bytes, format, size and wholeness; nothing is decoded yet."""
     if not content:
         raise RejectedImage("empty file")
-    if len(content) > max_bytes:
-        raise RejectedImage(f"too many bytes ({len(content):,}, the limit is {max_bytes:,})")
+    _check_length(len(content), max_bytes)
     reader = _reader_of(content)
     if reader is WebPImagePlugin.WebPImageFile:
         _check_size(_webp_size(content), max_pixels)  # its reader sets the whole canvas aside before telling the size
@@ -291,6 +299,11 @@ def _rejecting(source: ImageFile.ImageFile | type[ImageFile.ImageFile]) -> Itera
         raise RejectedImage(f"damaged {source.format} ({message[:100] or type(error).__name__})") from error
 
 
+def _check_length(length: int, max_bytes: int) -> None:
+    if length > max_bytes:
+        raise RejectedImage(f"too many bytes ({length:,}, the limit is {max_bytes:,})")
+
+
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
@@ -316,22 +329,27 @@ def _webp_size(content: bytes) -> tuple[int, int]:
 
 
 def _check_whole(image: ImageFile.ImageFile, content: bytes) -> None:
-    """Reject a file that ends early where Pillow, which reads one frame and no further, may not see it."""
+    """Reject a file that ends early where its reader, which decodes one frame and no further, may not see it."""
     whole = True
     if isinstance(image, _JpegFile):
-        assert image.fp is not None
-        first_scan = image.fp.tell()
-        if content.count(b"\xff\xda", first_scan) >= MAX_SCANS:
+        if content.count(b"\xff\xda", image.first_scan) >= MAX_SCANS:
             raise RejectedImage(f"damaged JPEG (more than {MAX_SCANS} scans)")
-        whole = content.find(b"\xff\xd9", first_scan) >= 0
+        whole = content.find(_JPEG_END, image.first_scan) >= 0
     elif isinstance(image, PngImagePlugin.PngImageFile):
         whole = _png_is_whole(content)
     elif isinstance(image, GifImagePlugin.GifImageFile):
         whole = _gif_is_whole(content)
     elif isinstance(image, WebPImagePlugin.WebPImageFile):
-        whole = int.from_bytes(content[4:8], "little") + 8 <= len(content)
+        whole = not content.endswith(_UNFILLED, 0, int.from_bytes(content[4:8], "little") + 8)
+    elif isinstance(image, AvifImagePlugin.AvifImageFile):
+        whole = not content.endswith(_UNFILLED)
     if not whole:
         raise RejectedImage(f"truncated {image.format}")
+
+
+_JPEG_END = b"\xff\xd9"
+_MORE_DATA = b"".join(marker + bytes(range(100, 164)) for marker in [b"", *(b"\xff%c" % (0xD0 + i) for i in range(8))])
+_UNFILLED = bytes(64)  # the end of a download into a file of full length; to the decoders zeros are data like any other
 
 
 def _png_is_whole(content: bytes) -> bool:
@@ -372,15 +390,35 @@ def _gif_is_whole(content: bytes) -> bool:
     return True
 
 
-def _shrink_on_load(image: ImageFile.ImageFile, size: int, crop: Crop) -> int:
-    """Have a large JPEG decoded at 1/2, 1/4 or 1/8 size; return that divisor, 1 for full size."""
+def _shrink_factor(image: ImageFile.ImageFile, size: int, crop: Crop) -> int:
+    """The divisor, 1, 2, 4 or 8, by which a JPEG may be shrunk while it is decoded."""
     left, top, right, bottom = crop.box(*image.size)
     spare = min(right - left, bottom - top) // (size * SHRINK_ON_LOAD_MARGIN)
-    if spare < 2 or not isinstance(image, _JpegFile):
-        return 1
-    factor = min(8, 1 << spare.bit_length() - 1)
-    image.draft(None, (image.width // factor, image.height // factor))
-    return factor
+    return min(8, 1 << spare.bit_length() - 1) if spare and isinstance(image, _JpegFile) else 1
+
+
+def _load(image: ImageFile.ImageFile, factor: int) -> None:
+    if factor > 1:
+        image.draft(None, (image.width // factor, image.height // factor))
+    image.load()
+
+
+def _lacks_data(image: _JpegFile, content: bytes, factor: int) -> bool:
+    """Tell whether a decoded JPEG that has its end marker was cut before it.
+
+    libjpeg paints what is missing mid-grey, down to the last pixel. Only where that is grey, the file is decoded again
+    with more data before the end marker: in a whole file it is skipped, in a cut one it becomes pixels. A progressive
+    file that was cut after its first coarse scan passes, with less detail.
+    """
+    width, height = image.size
+    corner = image.crop((width - 1, height - 1, width, height))
+    grey = corner.getchannel("K") if image.mode == "CMYK" else corner.convert("L")
+    if not 126 <= grey.tobytes()[0] <= 130:
+        return False
+    end = content.find(_JPEG_END, image.first_scan)
+    probe = _JpegFile(BytesIO(content[:end] + _MORE_DATA + content[end:]))
+    _load(probe, factor)
+    return probe.tobytes() != image.tobytes()
 
 
 def _plain_mode(image: ImageFile.ImageFile) -> Image.Image:
