@@ -34,7 +34,7 @@ from PIL import (
 from fakeface.errors import UserError
 
 IMAGE_SIZE = 128  # pixels a side
-MAX_BYTES = 64 * 2**20  # the largest of the catalogued photographs is below 10 MB
+MAX_BYTES = 64 * 2**20  # far above any photograph of a face; bounds what one file may take of the memory
 MAX_PIXELS = 64_000_000  # a 50-megapixel telephone passes; 256 MB while decoded
 MIN_SIDE = 8  # pixels; below it a file is a tracking pixel or an icon, not a face
 MAX_SCANS = 100  # of a progressive JPEG: encoders write about 10, and thousands in a small file are an attack on time
@@ -109,7 +109,7 @@ class ImageFacts:
     mode: str  # Pillow's name of the stored colours: L, RGB, CMYK, P, RGBA, I;16 …
     greyscale: bool  # stored without colour; a grey picture stored as RGB is False
     orientation: int  # EXIF, 1 (upright) to 8
-    jpeg_quality: int | None  # 1 to 100, None for other formats
+    jpeg_quality: int | None  # 1 to 100, see jpeg_quality(); None for other formats
 
 
 def decode_image(
@@ -171,7 +171,7 @@ def inspect_image(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int
     """Read an image file's header under the limits of `decode_image`; raise RejectedImage."""
     image = _open(content, max_bytes, max_pixels)
     with _rejecting(image):
-        quality = jpeg_quality(image.quantization[0]) if isinstance(image, JpegImagePlugin.JpegImageFile) else None
+        tables = image.quantization if isinstance(image, _JpegFile) else {}
         return ImageFacts(
             width=image.width,
             height=image.height,
@@ -179,7 +179,7 @@ def inspect_image(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int
             mode=image.mode,
             greyscale=image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I"),
             orientation=_orientation(image),
-            jpeg_quality=quality,
+            jpeg_quality=jpeg_quality(tables[min(tables)]) if tables else None,
         )
 
 
