@@ -35,6 +35,7 @@ def main() -> None:
             params.validation_batch_size,
         )
         facts = read_json(Path("reports/data/split.json"))
+        run.set_tags({f"data.{name}": facts[name] for name in ("profile", "note") if facts[name]})
         metrics = {
             "recipe": params.recipe,
             "profile": facts["profile"],

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fakeface import STAGES
 from fakeface.errors import UserError, one_sentence_errors
-from fakeface.params import experiment_parameters, load_params
+from fakeface.params import Params, experiment_parameters, load_params
+
+if TYPE_CHECKING:
+    from fakeface import tracking
 
 
 def main(arguments: list[str]) -> None:
@@ -16,15 +21,24 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"Say which stage to train: python pipeline/train_stage.py {'|'.join(STAGES)}.")
     stage = arguments[0]
     params = load_params(Path("params.yaml"))
+    parameters = experiment_parameters(params)
+    in_stage = parameters | params.stage_settings(stage).model_dump()
 
+    from fakeface import tracking
+
+    with tracking.stage_run(Path.cwd(), stage, parameters, stage_parameters=in_stage) as run:
+        train(params, stage, run)
+
+
+def train(params: Params, stage: str, run: tracking.Run) -> None:
+    """Train one stage with its curves going to `run`, and write its files."""
+    from fakeface.checkpoints import save_checkpoint
     from fakeface.device import prepare_tensorflow
+    from fakeface.store import open_store
+    from fakeface.tables import read_json, write_json
 
     device = prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
 
-    from fakeface import tracking
-    from fakeface.checkpoints import save_checkpoint
-    from fakeface.store import open_store
-    from fakeface.tables import read_json, write_json
     from fakeface.training import train_stage, write_history
 
     position = STAGES.index(stage)
@@ -32,17 +46,14 @@ def main(arguments: list[str]) -> None:
     previous = Path(f"models/{STAGES[position - 1]}.h5") if position else None
     note = read_json(Path("reports/data/split.json"))["note"]
     print(f"{stage}: {params.recipe} recipe on {device.kind} ({device.name}), {device.precision}", flush=True)
-    parameters = experiment_parameters(params)
-    in_stage = parameters | params.stage_settings(stage).model_dump()
-    with tracking.stage_run(Path.cwd(), stage, parameters, stage_parameters=in_stage) as run:
-        trained = train_stage(params, stage, stores, previous, note, device.precision, [run.log_epoch])
-        save_checkpoint(trained.model, trained.facts, Path(f"models/{stage}.h5"))
-        write_history(trained.fit.history, Path(f"reports/history/{stage}.csv"))
-        timing = {"seconds": trained.fit.seconds, "images_per_second": trained.fit.images_per_second}
-        write_json(
-            Path(f"reports/timing/{stage}.json"), timing | {"device": device.name, "precision": device.precision}
-        )
-        run.log_metrics(timing)
+    epochs = params.stage_settings(stage).epochs
+    trained = train_stage(params, stage, stores, previous, note, device.precision, [partial(run.log_epoch, of=epochs)])
+    save_checkpoint(trained.model, trained.facts, Path(f"models/{stage}.h5"))
+    write_history(trained.fit.history, Path(f"reports/history/{stage}.csv"))
+    speed = {"seconds": trained.fit.seconds, "images_per_second": trained.fit.images_per_second}
+    write_json(Path(f"reports/timing/{stage}.json"), speed | {"device": device.name, "precision": device.precision})
+    run.log_metrics(speed)
+    run.set_tags({"device": f"{device.kind}: {device.name}", "precision": device.precision})
 
 
 if __name__ == "__main__":

@@ -40,9 +40,19 @@ def summary(metrics: Path) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 def ui(port: int, host: str) -> None:
     """Open MLflow's page on this project's runs."""
-    from fakeface.tracking import serve_ui
+    from fakeface.tracking import serve_page
 
-    serve_ui(Path.cwd(), host, port)
+    serve_page(Path.cwd(), host, port)
+
+
+@main.command()
+def deliver() -> None:
+    """Send what a tracking server that was away has missed."""
+    from fakeface import tracking
+
+    waiting = tracking.deliver(Path.cwd())
+    click.echo("Everything is delivered." if not waiting else f"{waiting:,} events still wait; the server is away.")
+    raise SystemExit(1 if waiting else 0)
 
 
 @main.command()

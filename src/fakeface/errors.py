@@ -14,6 +14,11 @@ _SYSTEM_ERRORS = {
     errno.EPERM: "the operation is not permitted; check the owner and mode of the file",
     errno.EROFS: "the file system is read-only; use a writable folder",
     errno.ENOENT: "there is no such file or folder; check the path",
+    errno.EEXIST: "a file or folder of that name is in the way; move it away",
+    errno.EIO: "the disk or network drive does not answer rightly; check it",
+    errno.ELOOP: "its symbolic links go round in a circle; remove one of them",
+    errno.ENAMETOOLONG: "the name is too long for this file system; use a shorter one",
+    errno.EBUSY: "another program is using it; end that and run the same command again",
     errno.EISDIR: "a file is expected there, and it is a folder; move the folder away",
     errno.ENOTDIR: "a folder is expected there, and part of the path is a file; move the file away",
 }
@@ -25,9 +30,11 @@ class UserError(Exception):
 
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
-    """End the process with exit code 1 and one sentence for a UserError or an error of the operating system."""
+    """End the process with one sentence for a UserError, an operating system error (exit code 1) or Ctrl-C (130)."""
     try:
         yield
+    except KeyboardInterrupt:
+        _exit_with("stopped by you; run the same command again to go on with what is left.", 130)
     except UserError as error:
         _exit_with(str(error))
     except OSError as error:
@@ -36,6 +43,6 @@ def one_sentence_errors() -> Iterator[None]:
         _exit_with(f"{error.filename or 'A file'}: {_SYSTEM_ERRORS[error.errno]}.")
 
 
-def _exit_with(sentence: str) -> None:
+def _exit_with(sentence: str, code: int = 1) -> None:
     print(f"fakeface: {' '.join(sentence.split())}", file=sys.stderr, flush=True)
-    raise SystemExit(1)
+    raise SystemExit(code)

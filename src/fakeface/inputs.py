@@ -89,7 +89,8 @@ def epoch_batches(pool: ImagePool, batch_size: int, steps: int, balance: str, se
 
 def _endless_order(positions: Indices, count: int, rng: np.random.Generator) -> Indices:
     rounds = [rng.permutation(positions) for _ in range(-(-count // len(positions)))]
-    return np.concatenate(rounds)[:count]
+    order: Indices = np.concatenate(rounds)[:count]
+    return order
 
 
 def training_dataset(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,11 +19,16 @@ Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1)]
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Label = Literal["real", "fake"]
-Stage = Literal["stage1", "stage2", "stage3"]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _refuse_other_stages(section: str, names: Iterable[str]) -> None:
+    unknown = [name for name in names if name not in STAGES]
+    if unknown:
+        raise ValueError(f"{section}.{unknown[0]} is no stage; there are {', '.join(STAGES)}")
 
 
 class ReduceLr(_Section):
@@ -54,10 +59,11 @@ class Recipe(_Section):
     replay: bool
     balance: Literal["none", "source"]
     calibrate: bool
-    augmentation: Mapping[Stage, list[dict[str, Any]]]
+    augmentation: Mapping[str, list[dict[str, Any]]]
 
     @model_validator(mode="after")
     def _all_stages_with_known_steps(self) -> Recipe:
+        _refuse_other_stages("augmentation", self.augmentation)
         for stage in STAGES:
             if stage not in self.augmentation:
                 raise ValueError(f"augmentation.{stage} is missing; write [] for none")
@@ -114,7 +120,7 @@ class Data(_Section):
     rejected_share: Share
     max_megabytes: Annotated[float, Field(gt=0)]
     max_megapixels: Annotated[float, Field(gt=0)]
-    near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=8)]
     split: PartShares
     profiles: Mapping[SourceName, Profile]
 
@@ -176,7 +182,7 @@ class Params(_Section):
     device: Literal["auto", "cpu", "gpu"]
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
     deterministic: bool
-    stages: Mapping[Stage, StageOverrides]
+    stages: Mapping[str, StageOverrides]
     recipes: Mapping[SourceName, Recipe]
     data: Data
     evaluate: Evaluate
@@ -186,6 +192,7 @@ class Params(_Section):
     def _known_recipe(self) -> Params:
         if self.recipe not in self.recipes:
             raise ValueError(f"recipe is '{self.recipe}'; known are {', '.join(self.recipes)}")
+        _refuse_other_stages("stages", self.stages)
         missing = [stage for stage in STAGES if stage not in self.stages]
         if missing:
             raise ValueError(f"stages.{missing[0]} is missing; write {{}} for no overrides")
@@ -197,7 +204,7 @@ class Params(_Section):
 
     def stage_settings(self, stage: str) -> StageSettings:
         """Return one stage's settings: its overrides, and the top level where it has none."""
-        overrides: StageOverrides = self.stages[stage]  # type: ignore[index]
+        overrides = self.stages[stage]
         chosen = {
             name: getattr(self, name) if getattr(overrides, name) is None else getattr(overrides, name)
             for name in StageSettings.model_fields
@@ -254,7 +261,8 @@ def _first_problem(path: Path, error: ValidationError) -> str:
 def _close_match(location: tuple[int | str, ...]) -> str:
     from difflib import get_close_matches
 
-    known = {name for section in (Params, *_Section.__subclasses__()) for name in section.model_fields}
+    sections: list[type[BaseModel]] = [Params, *_Section.__subclasses__()]
+    known = {name for section in sections for name in section.model_fields}
     close = get_close_matches(str(location[-1]), sorted(known), n=1)
     return f", perhaps '{close[0]}' is meant" if close else ""
 

@@ -125,9 +125,9 @@ def write_reports(
     write_rows(folder / "scores.csv", ("set", "path", "source", "label", *STAGES), _score_rows(sets))
     heldout = evaluation.heldout
     scores = heldout.scores[_FINAL]
-    plots = {
-        "roc": roc_points(heldout.labels, scores),
-        "confusion": confusion_rows(heldout.labels, scores, evaluation.threshold),
+    plots: dict[str, list[dict[str, Any]]] = {
+        "roc": [dict(row) for row in roc_points(heldout.labels, scores)],
+        "confusion": [dict(row) for row in confusion_rows(heldout.labels, scores, evaluation.threshold)],
     }
     for name, rows in plots.items():
         write_rows(folder / "plots" / f"{name}.csv", tuple(rows[0]), [tuple(row.values()) for row in rows])

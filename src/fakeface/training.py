@@ -57,7 +57,7 @@ def fit_stage(
     steps = settings.steps_per_epoch or max(1, len(training) // settings.batch_size)
     batches = training_dataset(
         training,
-        build_augmentation(recipe.augmentation[stage], params.seed),  # type: ignore[index]
+        build_augmentation(recipe.augmentation[stage], params.seed),
         settings.batch_size,
         steps,
         settings.epochs,

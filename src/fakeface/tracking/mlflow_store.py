@@ -25,7 +25,7 @@ LAST_WORDS, RESTORED, RESULT = "fakeface.last_words", "fakeface.restored_from_ca
 WHOLE = "experiment"  # what the tag STAGE says of a parent
 _NOTE, _PARENT = "mlflow.note.content", "mlflow.parentRunId"
 _RESULTS = ("loss", "accuracy")  # metrics that end so tell one training from another; a speed does not
-_QUIET = {
+QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -366,7 +366,7 @@ class MlflowStore:
 
 def quiet_mlflow() -> Any:
     """The module mlflow without telemetry, prints and tracebacks of its own: failures are told in our words, once."""
-    for name, value in _QUIET.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     import mlflow
 

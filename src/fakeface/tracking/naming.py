@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 LONGEST_VALUE = 500  # characters; MLflow 3 takes 6000, servers made before 2.10 take 500
+_ONLY_IN_FILE = {"interval", "quantiles", "source_pairs"}
 LONGEST_NAME = 250  # characters, in every MLflow
 
 
@@ -22,16 +23,27 @@ def flat_metrics(nested: Mapping[str, Any]) -> dict[str, float]:
     """Every number under a name of its own: `sources.celeba.accuracy` → `source_celeba_accuracy`.
 
     `generalization.accuracy` → `generalization_accuracy`, `stages.stage1.accuracy` → `stage1_accuracy`. What is no
-    number (lists, texts, None) is left to the file that carries the whole.
+    number (lists, texts, None) is left to the file that carries the whole, as are intervals, quantiles and the pairs of
+    all sources: they would bury the rest in the page's list of metrics.
     """
     flat = {}
     for section, value in nested.items():
+        if section in _ONLY_IN_FILE:
+            continue
         prefix = {"sources": "source_", "stages": ""}.get(section, f"{section}_")
-        leaves = _leaves(value, "_") if isinstance(value, Mapping) else iter([("", value)])
+        leaves = _leaves(_for_the_page(value), "_") if isinstance(value, Mapping) else iter([("", value)])
         for name, leaf in leaves:
             if isinstance(leaf, (int, float)):
                 flat[clean_name(f"{prefix}{name}" if name else section)] = float(leaf)
     return flat
+
+
+def _for_the_page(nested: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _for_the_page(value) if isinstance(value, Mapping) else value
+        for key, value in nested.items()
+        if key not in _ONLY_IN_FILE
+    }
 
 
 def clean_name(name: str) -> str:
