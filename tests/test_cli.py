@@ -1,0 +1,131 @@
+"""The `fakeface` command as a user types it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from fakeface.calibration import Calibration
+from fakeface.checkpoints import CheckpointFacts, save_checkpoint
+from fakeface.cli import main
+from fakeface.device import quiet_tensorflow
+from fakeface.evaluation import evaluation_report
+from fakeface.tables import write_json
+
+quiet_tensorflow()
+FACTS = CheckpointFacts(
+    stage="stage3",
+    recipe="default",
+    network="residual",
+    image_size=32,
+    batch_norm_momentum=0.9,
+    precision="float32",
+    note="synthetic sample",
+    calibration=Calibration(threshold=0.4, unsure_low=0.4, unsure_high=0.4),
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from fakeface.models import build_network
+
+    path = tmp_path_factory.mktemp("models") / "stage3.h5"
+    save_checkpoint(build_network("residual", 32, 0.9), FACTS, path)
+    return path
+
+
+def save_picture(path: Path, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (48, 40, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def test_help_needs_no_heavy_library() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from fakeface.cli import main; "
+        "result = CliRunner().invoke(main, ['--help']); print(result.output); "
+        "print([name for name in ('tensorflow', 'mlflow', 'matplotlib', 'sklearn', 'scipy') if name in sys.modules])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "predict" in printed
+    assert printed.rstrip().endswith("[]")
+
+
+def test_predict_scores_files_and_folders(checkpoint: Path, tmp_path: Path) -> None:
+    save_picture(tmp_path / "one.png", 1)
+    save_picture(tmp_path / "album" / "two, and more.jpg", 2)
+    arguments = ["predict", str(tmp_path / "one.png"), str(tmp_path / "album"), "--checkpoint", str(checkpoint)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    header, first, second = result.output.splitlines()
+    assert header == "path,score,decision"
+    path, score, decision = first.rsplit(",", 2)
+    assert path == str(tmp_path / "one.png")
+    assert decision == ("fake" if float(score) >= 0.4 else "real")
+    assert second.startswith(f'"{tmp_path}/album/two, and more.jpg",')
+
+
+def test_predict_gives_the_scores_of_the_pipeline(checkpoint: Path, tmp_path: Path) -> None:
+    from fakeface.checkpoints import load_checkpoint
+    from fakeface.images import Crop, read_image
+
+    save_picture(tmp_path / "one.png", 1)
+    result = CliRunner().invoke(main, ["predict", str(tmp_path / "one.png"), "--checkpoint", str(checkpoint)])
+    model, facts = load_checkpoint(checkpoint)
+    image = read_image(tmp_path / "one.png", facts.image_size, Crop.parse("centre"))
+    expected = facts.calibration.apply(model.predict_on_batch(image[None].astype(np.float32))[:, 1])
+    assert float(result.output.splitlines()[1].split(",")[1]) == pytest.approx(expected[0], abs=1e-4)
+
+
+def test_predict_names_an_image_it_cannot_use(checkpoint: Path, tmp_path: Path) -> None:
+    save_picture(tmp_path / "good.png", 1)
+    (tmp_path / "page.jpg").write_text("<html>please log in</html>")
+    result = CliRunner().invoke(main, ["predict", str(tmp_path), "--checkpoint", str(checkpoint)])
+    assert result.exit_code == 2
+    assert "page.jpg" in result.stderr
+    assert "HTML" in result.stderr
+    assert len(result.stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["predict", "nowhere.jpg"], "nowhere.jpg is neither a file nor a folder"),
+        (["predict", "."], "holds no image"),
+        (["summary"], "metrics.json is missing"),
+        (["predict", "a.png", "--crop", "middle"], "middle"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "a.png" in arguments:
+        save_picture(tmp_path / "a.png", 1)
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert result.stderr.startswith("fakeface: ")
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_summary_shows_sources_stages_and_what_a_constant_answer_gets(tmp_path: Path) -> None:
+    labels, scores = [0, 0, 0, 1, 1], [0.1, 0.2, 0.7, 0.9, 0.8]
+    report = evaluation_report(["lfw"] * 3 + ["stylegan"] * 2, labels, scores, 0.5, resamples=50, seed=0)
+    stage = {"test": {"accuracy": 0.91}, "heldout": report["generalization"]}
+    report |= {
+        "recipe": "seed",
+        "note": "synthetic sample",
+        "stages": dict.fromkeys(("stage1", "stage2", "stage3"), stage),
+    }
+    write_json(tmp_path / "metrics.json", report)
+    result = CliRunner().invoke(main, ["summary", "--metrics", str(tmp_path / "metrics.json")])
+    assert result.exit_code == 0, result.output
+    for said in ("synthetic sample", "lfw", "0.667", "stylegan", "0.910", "0.600", "make ui"):
+        assert said in result.output
