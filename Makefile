@@ -1,4 +1,4 @@
-# make repro | test | ui | bench | help. Everything runs in .venv, made from the hashed requirements on first use.
+# make repro | test | ui | sample | help. Everything runs in .venv, made from the hashed requirements on first use.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -18,7 +18,7 @@ export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro test ui bench setup requirements sample clean
+.PHONY: help repro test ui setup requirements sample
 
 help: ## What each command does
 	@printf 'usage: make COMMAND [NAME=value …]\n\n'
@@ -40,7 +40,7 @@ test: $(stamp) ## Lint, types and tests
 	@$(in_venv) ruff check .
 	@$(in_venv) ruff format --check .
 	@$(in_venv) mypy
-	@$(in_venv) pytest
+	@$(in_venv) pytest -n 2 --dist loadgroup
 
 ui: $(stamp) ## Compare runs in MLflow's page (PORT=5000)
 	@$(in_venv) fakeface ui --port $(PORT)
