@@ -8,10 +8,9 @@ SET ?=
 GPU ?=
 PORT ?= 5000
 
-build := $(if $(GPU),gpu,cpu)
+build := $(if $(GPU),gpu,$(if $(wildcard .venv/.installed-gpu),gpu,cpu))
 stamp := .venv/.installed-$(build)
 in_venv := PATH="$(CURDIR)/.venv/bin:$$PATH" VIRTUAL_ENV="$(CURDIR)/.venv"
-overrides := $(if $(DATA),-S 'data.root=$(abspath $(DATA))') $(if $(RECIPE),-S recipe=$(RECIPE)) $(foreach pair,$(SET),-S '$(pair)')
 
 # Telemetry of the tools stays off.
 export DO_NOT_TRACK := true
@@ -32,9 +31,7 @@ $(stamp): requirements/$(build).txt pyproject.toml tools/make_venv.sh
 	@tools/make_venv.sh $(build)
 
 repro: $(stamp) ## Run the whole pipeline, then show the result; again: only what changed
-	@if [ -n "$(DATA)" ] && [ ! -d "$(DATA)" ]; then echo "fakeface: DATA=$(DATA) is not a folder; name an existing one." >&2; exit 1; fi
-	@$(in_venv) $(if $(strip $(overrides)),dvc exp run $(overrides),dvc repro)
-	@$(in_venv) fakeface summary
+	@$(in_venv) DATA="$(DATA)" RECIPE="$(RECIPE)" SET="$(SET)" tools/repro.sh
 
 test: $(stamp) ## Lint, types and tests
 	@$(in_venv) ruff check .

@@ -20,8 +20,8 @@ def main() -> None:
 
         prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
 
-        from fakeface.predict import evaluate_checkpoints
         from fakeface.reports import evaluation_metrics, write_reports
+        from fakeface.scoring import evaluate_checkpoints
         from fakeface.store import open_store
         from fakeface.tables import read_json, read_rows
         from fakeface.training import HISTORY_COLUMNS

@@ -35,7 +35,7 @@ def train(params: Params, stage: str, run: tracking.Run) -> None:
     from fakeface.checkpoints import save_checkpoint
     from fakeface.device import prepare_tensorflow
     from fakeface.store import open_store
-    from fakeface.tables import read_json, write_json
+    from fakeface.tables import write_json
 
     device = prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
 
@@ -44,15 +44,14 @@ def train(params: Params, stage: str, run: tracking.Run) -> None:
     position = STAGES.index(stage)
     stores = {name: open_store(Path("datasets/split") / name) for name in STAGES[: position + 1]}
     previous = Path(f"models/{STAGES[position - 1]}.h5") if position else None
-    note = read_json(Path("reports/data/split.json"))["note"]
     print(f"{stage}: {params.recipe} recipe on {device.kind} ({device.name}), {device.precision}", flush=True)
     epochs = params.stage_settings(stage).epochs
-    trained = train_stage(params, stage, stores, previous, note, device.precision, [partial(run.log_epoch, of=epochs)])
+    trained = train_stage(params, stage, stores, previous, device.precision, [partial(run.log_epoch, of=epochs)])
     save_checkpoint(trained.model, trained.facts, Path(f"models/{stage}.h5"))
     write_history(trained.fit.history, Path(f"reports/history/{stage}.csv"))
     speed = {"seconds": trained.fit.seconds, "images_per_second": trained.fit.images_per_second}
     write_json(Path(f"reports/timing/{stage}.json"), speed | {"device": device.name, "precision": device.precision})
-    run.log_metrics(speed)
+    run.log_metrics({"seconds": trained.fit.seconds})
     run.set_tags({"device": f"{device.kind}: {device.name}", "precision": device.precision})
 
 

@@ -26,15 +26,13 @@ def test_the_notebooks_settings_are_the_defaults() -> None:
     assert params.epochs == 5
     assert params.reduce_lr.model_dump() == {"monitor": "val_loss", "factor": 0.1, "patience": 10, "min_lr": 0.0001}
     seed = params.recipes["seed"]
-    assert seed.augmentation["stage1"] == [{"op": "gaussian_filter2d", "backend": "addons"}]
-    assert [step["op"] for step in seed.augmentation["stage2"]] == [
-        "rotate",
-        "shift",
-        "flip",
-        "brightness",
-        "gaussian_blur",
-    ]
-    assert seed.augmentation["stage3"] == seed.augmentation["stage2"]
+    assert seed.augmentation_steps("stage1") == [{"op": "gaussian_filter2d", "backend": "addons"}]
+    second = {step["op"]: step for step in seed.augmentation_steps("stage2") if step.get("probability") != 0}
+    assert list(second) == ["rotate", "shift", "flip", "brightness", "gaussian_blur"]
+    assert (second["rotate"]["degrees"], second["shift"]["fraction"]) == (20, 0.18)
+    assert (second["brightness"]["low"], second["brightness"]["high"]) == (0.5, 1.3)
+    assert (second["gaussian_blur"]["sigma"], second["gaussian_blur"]["backend"]) == (0.5, "imgaug")
+    assert seed.augmentation_steps("stage3") == seed.augmentation_steps("stage2")
 
 
 @pytest.mark.parametrize(
@@ -46,11 +44,16 @@ def test_the_notebooks_settings_are_the_defaults() -> None:
         ("epochs: 5", "epochs: 0", "epochs is 0"),
         ("epochs: 5", "epochz: 5", "perhaps 'epochs'"),
         ("recipe: default", "recipe: best", "known are seed, default"),
-        ("{op: flip}", "{op: flop}", "flop"),
+        ("flip: {}", "flop: {}", "flop"),
         ("device: auto", "device: tpu", "'auto', 'cpu' or 'gpu'"),
         ("stage3: {lr: null", "stage3: {lr: fast", "stages.stage3.lr is 'fast'"),
         ("profile: auto", "profile: mine", "known are auto, sample, local"),
         ("{train: 0.7, valid: 0.2, test: 0.1}", "{train: 0.7, valid: 0.2, test: 0.2}", "add up to 1"),
+        ("{train: 0.7, valid: 0.2, test: 0.1}", "{train: 0.8, valid: 0.2, test: 0}", "each be above 0"),
+        ("crop: centre 0.7", "crop: center 0.7", "sources.lfw.crop"),
+        ("folder: hard/real", "folder: ../hard/real", "under data.root"),
+        ("{real: [lfw]", "{real: [lfv]", "'lfv', which is no source"),
+        ("batch_size: 64", "batch_size: 1", "batch_size is 1"),
         ("use: {stage1: 1}", "use: {stage1: 1.2}", "less than or equal to 1"),
         ("image_size: 128", "image_size: [128", "not valid YAML"),
     ],

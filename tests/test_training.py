@@ -15,7 +15,7 @@ from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.errors import UserError
 from fakeface.inputs import epoch_batches, pool_of, scoring_dataset, training_dataset
 from fakeface.params import Params, load_params
-from fakeface.predict import evaluate_checkpoints, score_pool
+from fakeface.scoring import evaluate_checkpoints, score_pool
 from fakeface.store import Store
 from fakeface.training import TrainedStage, train_stage, write_history
 
@@ -55,7 +55,7 @@ def stores() -> dict[str, Store]:
 def first_stage(stores: dict[str, Store]) -> TrainedStage:
     params = small_params()
     prepare_tensorflow("cpu", "float32", params.seed, params.deterministic)
-    return train_stage(params, "stage1", stores, None, None, "float32")
+    return train_stage(params, "stage1", stores, None, "float32")
 
 
 def test_every_image_comes_once_an_epoch() -> None:
@@ -123,7 +123,7 @@ def test_the_same_seed_trains_the_same_bytes(
 ) -> None:
     params = small_params()
     prepare_tensorflow("cpu", "float32", params.seed, params.deterministic)
-    again = train_stage(params, "stage1", stores, None, None, "float32")
+    again = train_stage(params, "stage1", stores, None, "float32")
     save_checkpoint(first_stage.model, first_stage.facts, tmp_path / "a.h5")
     save_checkpoint(again.model, again.facts, tmp_path / "b.h5")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
@@ -138,7 +138,7 @@ def test_a_stage_goes_on_from_the_checkpoint_before_it(
     save_checkpoint(first_stage.model, first_stage.facts, tmp_path / "stage1.h5")
     # next to no learning: what the second stage answers is what the first one knew
     params = small_params(epochs=1, lr=1e-9)
-    second = train_stage(params, "stage2", stores, tmp_path / "stage1.h5", None, "float32")
+    second = train_stage(params, "stage2", stores, tmp_path / "stage1.h5", "float32")
     first, later = (layer.get_layer("logits").kernel.numpy() for layer in (first_stage.model, second.model))
     np.testing.assert_allclose(first, later, atol=1e-6)
 
@@ -149,7 +149,7 @@ def test_another_networks_checkpoint_is_refused(
     save_checkpoint(first_stage.model, first_stage.facts, tmp_path / "stage1.h5")
     params = small_params(recipe="seed")
     with pytest.raises(UserError, match="holds the network 'residual'"):
-        train_stage(params, "stage2", stores, tmp_path / "stage1.h5", None, "float32")
+        train_stage(params, "stage2", stores, tmp_path / "stage1.h5", "float32")
 
 
 def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[str, Store]) -> None:

@@ -61,11 +61,11 @@ def read_facts(path: Path) -> CheckpointFacts:
     try:
         with h5py.File(path, "r") as file:
             fields: Mapping[str, Any] = json.loads(file.attrs[_ATTRIBUTE])
-    except (OSError, KeyError, ValueError):
+        return CheckpointFacts(**{**fields, "calibration": Calibration.from_json(fields["calibration"])})
+    except (OSError, KeyError, TypeError, ValueError):
         raise UserError(
             f"{path} is not a checkpoint of fakeface (damaged, or made elsewhere); delete it and run `dvc repro` again."
         ) from None
-    return CheckpointFacts(**{**fields, "calibration": Calibration.from_json(fields["calibration"])})
 
 
 def load_checkpoint(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:

@@ -27,6 +27,14 @@ def main() -> None:
 
 
 @main.command()
+def check() -> None:
+    """Check params.yaml: every key known, every value of its type and in its range."""
+    from fakeface.params import load_params
+
+    load_params(Path("params.yaml"))
+
+
+@main.command()
 @click.option("--metrics", type=click.Path(path_type=Path), default=Path("reports/metrics.json"), show_default=True)
 def summary(metrics: Path) -> None:
     """Show the last result as a table, and where to look next."""

@@ -50,7 +50,7 @@ def split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data,
     assert_no_leak(split.placed)
     require_every_part(split.placed, data.split)
     (reports / "split.json").unlink(missing_ok=True)
-    _write_stores(split, images, into)
+    _write_stores(split, images, into, profile.note)
     summary = _summary(collection, profile, unusable, split)
     write_json(reports / "split.json", summary)
     return summary
@@ -91,14 +91,14 @@ def _profile_of(collection: Collection, data: Data) -> Profile:
     return profile
 
 
-def _write_stores(split: Split, images: DecodedImages, into: Path) -> None:
+def _write_stores(split: Split, images: DecodedImages, into: Path, note: str | None) -> None:
     numbers = {file.path: number for number, file in enumerate(images.files)}
 
     def write(role: str) -> None:
         chosen = [image for image in split.placed if image.role == role]
         order = [numbers[image.file.path] for image in chosen]
         rows = [_stored(image, images, number) for image, number in zip(chosen, order, strict=True)]
-        write_store(rows, images.blocks(order), images.size, into / role)
+        write_store(rows, images.blocks(order), images.size, into / role, note)
 
     clear_folder(into)  # a killed run shall not leave stores of two splits side by side
     with ThreadPoolExecutor(len(ROLES)) as threads:

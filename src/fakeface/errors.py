@@ -38,9 +38,12 @@ def one_sentence_errors() -> Iterator[None]:
     except UserError as error:
         _exit_with(str(error))
     except OSError as error:
-        if error.errno not in _SYSTEM_ERRORS:
+        if error.errno is None:
             raise
-        _exit_with(f"{error.filename or 'A file'}: {_SYSTEM_ERRORS[error.errno]}.")
+        what = _SYSTEM_ERRORS.get(error.errno, f"{error.strerror}; mend that and run the same command again")
+        _exit_with(f"{error.filename or 'A file'}: {what}.")
+    except MemoryError:
+        _exit_with("the memory is used up; close other programs, or set a smaller batch_size in params.yaml.")
 
 
 def _exit_with(sentence: str, code: int = 1) -> None:

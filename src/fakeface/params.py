@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fakeface import HELDOUT, STAGES
+from fakeface import STAGES
 from fakeface.augment_steps import check_steps
 from fakeface.errors import UserError
+from fakeface.images import Crop
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+Batch = Annotated[int, Field(ge=2)]  # batch norm and a balanced batch need two
 Rate = Annotated[float, Field(gt=0, le=1)]
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Label = Literal["real", "fake"]
@@ -45,7 +47,7 @@ class StageOverrides(_Section):
 
     lr: Rate | None = None
     epochs: Positive | None = None
-    batch_size: Positive | None = None
+    batch_size: Batch | None = None
     steps_per_epoch: Positive | None = None
     validation_steps: Positive | None = None
 
@@ -59,19 +61,23 @@ class Recipe(_Section):
     replay: bool
     balance: Literal["none", "source"]
     calibrate: bool
-    augmentation: Mapping[str, list[dict[str, Any]]]
+    augmentation: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
     @model_validator(mode="after")
     def _all_stages_with_known_steps(self) -> Recipe:
         _refuse_other_stages("augmentation", self.augmentation)
         for stage in STAGES:
             if stage not in self.augmentation:
-                raise ValueError(f"augmentation.{stage} is missing; write [] for none")
+                raise ValueError(f"augmentation.{stage} is missing; write {{}} for none")
             try:
-                check_steps(self.augmentation[stage], f"augmentation.{stage}")
+                check_steps(self.augmentation_steps(stage), f"augmentation.{stage}")
             except UserError as error:
                 raise ValueError(str(error).removesuffix(".")) from None
         return self
+
+    def augmentation_steps(self, stage: str) -> list[dict[str, Any]]:
+        """Return a stage's steps in their order, each {"op": name, argument: value, …}."""
+        return [{"op": name, **arguments} for name, arguments in self.augmentation[stage].items()]
 
 
 class Source(_Section):
@@ -81,6 +87,23 @@ class Source(_Section):
     use: Mapping[Literal["stage1", "stage2", "stage3", "heldout"], Share]
     folder: str | None = None
     crop: str = "centre"
+
+    @field_validator("crop")
+    @classmethod
+    def _known_crop(cls, crop: str) -> str:
+        try:
+            Crop.parse(crop)
+        except UserError as error:
+            raise ValueError(str(error).removesuffix(".")) from None
+        return crop
+
+    @field_validator("folder")
+    @classmethod
+    def _inside_the_root(cls, folder: str | None) -> str | None:
+        # DVC watches data.root alone, so a change elsewhere would go unnoticed
+        if folder is not None and (PurePosixPath(folder).is_absolute() or ".." in PurePosixPath(folder).parts):
+            raise ValueError("give a folder under data.root, without a leading / or ..")
+        return folder
 
     @model_validator(mode="after")
     def _shares_add_up(self) -> Source:
@@ -107,8 +130,8 @@ class PartShares(_Section):
     @model_validator(mode="after")
     def _add_up(self) -> PartShares:
         total = self.train + self.valid + self.test
-        if abs(total - 1) > 1e-9 or min(self.train, self.valid) <= 0:
-            raise ValueError(f"train, valid and test must add up to 1, train and valid above 0; they give {total:g}")
+        if abs(total - 1) > 1e-9 or min(self.train, self.valid, self.test) <= 0:
+            raise ValueError(f"train, valid and test must each be above 0 and add up to 1; they give {total:g}")
         return self
 
 
@@ -134,8 +157,8 @@ class Data(_Section):
 class Pair(_Section):
     """Real sources against fake ones; `name` is a held-out source, `name/test` a training source's test part."""
 
-    real: list[str]
-    fake: list[str]
+    real: Annotated[list[str], Field(min_length=1)]
+    fake: Annotated[list[str], Field(min_length=1)]
 
 
 class Evaluate(_Section):
@@ -143,8 +166,6 @@ class Evaluate(_Section):
 
     sources: list[SourceName] | None
     bootstrap: Annotated[int, Field(ge=0, le=100_000)]
-    robustness: bool
-    robustness_images: Positive
     pairs: Mapping[SourceName, Pair]
 
 
@@ -171,7 +192,7 @@ class Params(_Section):
     recipe: str
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     image_size: Annotated[int, Field(ge=32, le=1024, multiple_of=2)]
-    batch_size: Positive
+    batch_size: Batch
     validation_batch_size: Positive
     epochs: Positive
     steps_per_epoch: Positive | None
@@ -187,6 +208,16 @@ class Params(_Section):
     data: Data
     evaluate: Evaluate
     tracking: Tracking
+
+    @model_validator(mode="after")
+    def _known_sources(self) -> Params:
+        known = {name for profile in self.data.profiles.values() for name in profile.sources}
+        named = {f"evaluate.pairs.{key}": [*pair.real, *pair.fake] for key, pair in self.evaluate.pairs.items()}
+        for key, names in {**named, "evaluate.sources": self.evaluate.sources or []}.items():
+            for name in names:
+                if name.removesuffix("/test") not in known:
+                    raise ValueError(f"{key} names '{name}', which is no source of any profile")
+        return self
 
     @model_validator(mode="after")
     def _known_recipe(self) -> Params:
@@ -265,6 +296,3 @@ def _close_match(location: tuple[int | str, ...]) -> str:
     known = {name for section in sections for name in section.model_fields}
     close = get_close_matches(str(location[-1]), sorted(known), n=1)
     return f", perhaps '{close[0]}' is meant" if close else ""
-
-
-ROLES = (*STAGES, HELDOUT)

@@ -1,80 +1,21 @@
-"""The detector in use: checked images in, scores out."""
+"""The detector in use: image files in, scores and decisions out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 import numpy.typing as npt
 
-from fakeface import HELDOUT, STAGES
 from fakeface.calibration import Calibration
 from fakeface.checkpoints import load_checkpoint
 from fakeface.errors import UserError
 from fakeface.image_files import list_images
 from fakeface.images import Crop, RejectedImage, read_image
-from fakeface.inputs import ImagePool, pool_of, scoring_dataset
-from fakeface.progress import progress
-from fakeface.reports import Evaluation, ScoredSet
-from fakeface.store import Store
-
-if TYPE_CHECKING:
-    import tensorflow as tf
-
-Scores = npt.NDArray[np.float64]
-
-
-def score_pool(model: tf.keras.Model, pool: ImagePool, batch_size: int, what: str) -> Scores:
-    """Return the network's raw P(fake) for each image of the pool, (N,) float64 in [0, 1], before calibration."""
-    scores = []
-    with progress(f"scoring {what}", len(pool)) as advance:
-        for images, _ in scoring_dataset(pool, batch_size):
-            scores.append(np.asarray(model.predict_on_batch(images))[:, 1].astype(np.float64))
-            advance(len(images))
-    return np.concatenate(scores) if scores else np.empty(0)
-
-
-def evaluate_checkpoints(
-    checkpoints: Mapping[str, Path],
-    stores: Mapping[str, Store],
-    heldout_sources: Sequence[str] | None,
-    batch_size: int,
-) -> Evaluation:
-    """Score the held-out sources (None: all) and every stage's test part with each stage's checkpoint.
-
-    Raises:
-        UserError: a bad checkpoint, or a source named that the held-out set does not have.
-    """
-    pools = {HELDOUT: _heldout_pool(stores[HELDOUT], heldout_sources)}
-    pools |= {stage: pool_of([stores[stage]], "test") for stage in STAGES}
-    scores: dict[str, dict[str, Scores]] = {name: {} for name in pools}
-    calibrations = {}
-    for stage, path in checkpoints.items():
-        model, facts = load_checkpoint(path)
-        calibrations[stage] = facts.calibration
-        for name, pool in pools.items():
-            what = "held-out images" if name == HELDOUT else f"test images of {name}"
-            raw = score_pool(model, pool, batch_size, f"{what} with {path.name}")
-            scores[name][stage] = facts.calibration.apply(raw)
-    sets = {
-        name: ScoredSet(name, pool.paths(), pool.sources, pool.labels, scores[name]) for name, pool in pools.items()
-    }
-    return Evaluation(sets.pop(HELDOUT), sets, calibrations)
-
-
-def _heldout_pool(store: Store, names: Sequence[str] | None) -> ImagePool:
-    pool = pool_of([store], HELDOUT)
-    if names is None:
-        return pool
-    present = np.unique(pool.sources).tolist()
-    for name in names:
-        if name not in present:
-            known = ", ".join(present)
-            raise UserError(f"params.yaml: evaluate.sources names '{name}', no held-out source; there are {known}.")
-    return pool.where(np.isin(pool.sources, names))
 
 
 def decision(calibration: Calibration, score: float) -> str:
@@ -94,40 +35,48 @@ def print_predictions(paths: Sequence[Path], checkpoint: Path, crop: Crop, batch
     """
     from fakeface.device import prepare_tensorflow
 
-    files = [file for path in paths for file in _image_files(path)]
+    found = [_image_files(path) for path in paths]
+    files = [file for usable, _ in found for file in usable]
+    refused = sum(count for _, count in found)
     prepare_tensorflow("auto", "auto", seed=0, deterministic=False)
     model, facts = load_checkpoint(checkpoint)
-    click.echo("path,score,decision")
-    refused = 0
+    if facts.note:
+        click.echo(
+            f"fakeface: {checkpoint} was trained on the {facts.note}: its scores mean nothing elsewhere.", err=True
+        )
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(("path", "score", "decision"))
     for start in range(0, len(files), batch_size):
         batch = files[start : start + batch_size]
-        decoded = {file: image for file in batch if (image := _read_or_say(file, facts.image_size, crop)) is not None}
-        refused += len(batch) - len(decoded)
-        if decoded:
-            raw = np.asarray(model.predict_on_batch(np.stack(list(decoded.values())).astype(np.float32)))[:, 1]
-            for file, score in zip(decoded, facts.calibration.apply(raw).tolist(), strict=True):
-                click.echo(f"{_csv_field(str(file))},{score:.4f},{decision(facts.calibration, score)}")
+        decoded = [(file, _read_or_say(file, facts.image_size, crop)) for file in batch]
+        usable = [(file, image) for file, image in decoded if image is not None]
+        refused += len(batch) - len(usable)
+        if usable:
+            images = np.stack([image for _, image in usable]).astype(np.float32)
+            scores = facts.calibration.apply(np.asarray(model.predict_on_batch(images))[:, 1]).tolist()
+            for (file, _), score in zip(usable, scores, strict=True):
+                rows.writerow((file, f"{score:.4f}", decision(facts.calibration, score)))
     return 2 if refused else 0
 
 
 def _read_or_say(file: Path, size: int, crop: Crop) -> npt.NDArray[np.uint8] | None:
     try:
         return read_image(file, size, crop)
-    except RejectedImage as error:
-        click.echo(f"fakeface: {file}: {error.reason}; it has no score.", err=True)
+    except (RejectedImage, OSError) as error:
+        reason = error.reason if isinstance(error, RejectedImage) else error.strerror
+        click.echo(f"fakeface: {file}: {reason}; it has no score.", err=True)
         return None
 
 
-def _image_files(path: Path) -> list[Path]:
+def _image_files(path: Path) -> tuple[list[Path], int]:
+    """Return the image files of a path, and how many names in it were refused, each said on stderr."""
     if path.is_file():
-        return [path]
+        return [path], 0
     if not path.is_dir():
         raise UserError(f"{path} is neither a file nor a folder; name an image, or a folder of images.")
-    found = [path / name for name in list_images(path).images]
-    if not found:
+    listing = list_images(path)
+    for name, reason in listing.refused:
+        click.echo(f"fakeface: {path}/{name}: {reason}; it has no score.", err=True)
+    if not listing.images:
         raise UserError(f"{path} holds no image; name a folder that does.")
-    return found
-
-
-def _csv_field(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"' if any(letter in text for letter in ',"\n\r') else text
+    return [path / name for name in listing.images], len(listing.refused)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface import FAKE, LABELS, REAL, STAGES, figures
-from fakeface.calibration import Calibration
 from fakeface.errors import UserError
 from fakeface.evaluation import (
     binary_metrics,
@@ -22,38 +20,12 @@ from fakeface.evaluation import (
     roc_points,
 )
 from fakeface.params import Pair
+from fakeface.scoring import Evaluation, ScoredSet
 from fakeface.tables import write_json, write_rows
 
 _FINAL = STAGES[-1]
+_PLOT_COLUMNS = {"roc": ("threshold", "fpr", "tpr"), "confusion": ("actual", "predicted")}
 _LABEL_NAMES = {label: name for name, label in LABELS.items()}
-
-
-@dataclass(frozen=True)
-class ScoredSet:
-    """One set of images with the calibrated scores (N,) that each stage's checkpoint gives them.
-
-    `name` is `heldout`, or the stage whose test part it is; paths and sources (N,) str, labels (N,) uint8.
-    """
-
-    name: str
-    paths: Sequence[str]
-    sources: npt.NDArray[np.str_]
-    labels: npt.NDArray[np.uint8]
-    scores: Mapping[str, npt.NDArray[np.float64]]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """The held-out set, each stage's test part, and each checkpoint's calibration."""
-
-    heldout: ScoredSet
-    tests: Mapping[str, ScoredSet]
-    calibrations: Mapping[str, Calibration]
-
-    @property
-    def threshold(self) -> float:
-        """The decision threshold of the last stage."""
-        return self.calibrations[_FINAL].threshold
 
 
 def evaluation_metrics(evaluation: Evaluation, pairs: Mapping[str, Pair], resamples: int, seed: int) -> dict[str, Any]:
@@ -129,8 +101,9 @@ def write_reports(
         "roc": [dict(row) for row in roc_points(heldout.labels, scores)],
         "confusion": [dict(row) for row in confusion_rows(heldout.labels, scores, evaluation.threshold)],
     }
-    for name, rows in plots.items():
-        write_rows(folder / "plots" / f"{name}.csv", tuple(rows[0]), [tuple(row.values()) for row in rows])
+    for name, columns in _PLOT_COLUMNS.items():
+        rows = [tuple(row[column] for column in columns) for row in plots[name]]
+        write_rows(folder / "plots" / f"{name}.csv", columns, rows)
     _draw_figures(evaluation, metrics, histories, note, folder / "figures")
     return [
         folder / "metrics.json",

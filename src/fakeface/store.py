@@ -41,7 +41,7 @@ class Store:
     """Images and what is known of them, in one order.
 
     images (N, size, size, 3) uint8 RGB, memory-mapped, read-only; labels (N,) uint8, fake = 1; parts, sources and
-    paths (N,) str.
+    paths (N,) str; `note` is to be shown with every result of them, for instance "synthetic sample".
     """
 
     images: npt.NDArray[np.uint8]
@@ -49,6 +49,7 @@ class Store:
     parts: npt.NDArray[np.str_]
     sources: npt.NDArray[np.str_]
     paths: npt.NDArray[np.str_]
+    note: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,7 +64,9 @@ class Store:
         return np.flatnonzero(chosen)
 
 
-def write_store(rows: Sequence[StoredImage], blocks: Iterable[npt.NDArray[np.uint8]], size: int, into: Path) -> None:
+def write_store(
+    rows: Sequence[StoredImage], blocks: Iterable[npt.NDArray[np.uint8]], size: int, into: Path, note: str | None = None
+) -> None:
     """Write a store; the folder takes its name, and replaces an older one, only when it is whole.
 
     Args:
@@ -71,6 +74,7 @@ def write_store(rows: Sequence[StoredImage], blocks: Iterable[npt.NDArray[np.uin
         blocks: the images in that order, some at once, (n, size, size, 3) uint8.
         size: pixels a side.
         into: the store's folder.
+        note: to be shown with every result of these images.
 
     Raises:
         ValueError: there are more or fewer images than rows.
@@ -88,7 +92,7 @@ def write_store(rows: Sequence[StoredImage], blocks: Iterable[npt.NDArray[np.uin
         raise ValueError(f"{len(rows)} rows came with images of {written - len(header)} bytes")
     write_rows(beside / MANIFEST, StoredImage._fields, rows)
     sums = {IMAGES: digest.hexdigest(), MANIFEST: _sha256(beside / MANIFEST)}
-    write_json(beside / FACTS, {"images": len(rows), "size": size, "sha256": sums})
+    write_json(beside / FACTS, {"images": len(rows), "size": size, "note": note, "sha256": sums})
     if into.exists():
         shutil.rmtree(into)
     beside.replace(into)
@@ -130,6 +134,7 @@ def open_store(folder: Path) -> Store:
         parts=np.array([row["part"] for row in rows], np.str_),
         sources=np.array([row["source"] for row in rows], np.str_),
         paths=np.array([row["path"] for row in rows], np.str_),
+        note=facts.get("note"),
     )
 
 

@@ -23,7 +23,7 @@ def print_summary(path: Path) -> None:
     console = Console(highlight=False)
     note = f" on the {metrics['note']}" if metrics.get("note") else ""
     overall, macro = metrics["generalization"], metrics["macro"]
-    console.print(f"\n[bold]Faces from sources never trained on[/bold] ({metrics['recipe']} recipe{note})\n")
+    console.print(f"\n[bold]Held-out faces[/bold] ({metrics['recipe']} recipe{note})\n")
     console.print(_stage_table(metrics))
     console.print(_source_table(metrics["sources"]))
     console.print(

@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from fakeface import STAGES
 from fakeface.calibration import Calibration, fit_calibration
 from fakeface.checkpoints import CheckpointFacts
 from fakeface.errors import UserError
 from fakeface.inputs import ImagePool, pool_of, scoring_dataset, training_dataset
 from fakeface.params import Params
-from fakeface.predict import score_pool
 from fakeface.progress import progress
+from fakeface.scoring import score_pool
 from fakeface.store import Store
 from fakeface.tables import write_rows
 
@@ -57,7 +59,7 @@ def fit_stage(
     steps = settings.steps_per_epoch or max(1, len(training) // settings.batch_size)
     batches = training_dataset(
         training,
-        build_augmentation(recipe.augmentation[stage], params.seed),
+        build_augmentation(recipe.augmentation_steps(stage), params.seed),
         settings.batch_size,
         steps,
         settings.epochs,
@@ -71,13 +73,23 @@ def fit_stage(
         batches,
         epochs=settings.epochs,
         steps_per_epoch=steps,
-        validation_data=scoring_dataset(validation, params.validation_batch_size),
-        validation_steps=settings.validation_steps,
-        callbacks=[*_schedule_callbacks(params), reporter],
+        validation_data=scoring_dataset(
+            _validated(validation, settings.validation_steps, params.validation_batch_size),
+            params.validation_batch_size,
+        ),
+        callbacks=[reporter, *_schedule_callbacks(params)],
         verbose=0,
     )
     seconds = time.perf_counter() - start
     return FitResult(reporter.history, seconds, steps * settings.batch_size * settings.epochs / seconds)
+
+
+def _validated(pool: ImagePool, steps: int | None, batch_size: int) -> ImagePool:
+    """Return the images of `steps` batches, spread evenly over the pool so that every stage is among them."""
+    count = len(pool) if steps is None else min(len(pool), steps * batch_size)
+    chosen = np.zeros(len(pool), bool)
+    chosen[np.linspace(0, len(pool) - 1, count).round().astype(int)] = True
+    return pool.where(chosen)
 
 
 def compile_for_training(model: tf.keras.Model, schedule: str, lr: float, total_steps: int) -> None:
@@ -161,7 +173,6 @@ def train_stage(
     stage: str,
     stores: Mapping[str, Store],
     previous: Path | None,
-    note: str | None,
     precision: str,
     listeners: Sequence[EpochListener] = (),
 ) -> TrainedStage:
@@ -191,7 +202,7 @@ def train_stage(
         image_size=params.image_size,
         batch_norm_momentum=recipe.batch_norm_momentum,
         precision=precision,
-        note=note,
+        note=stores[stage].note,
         calibration=_calibrate(model, validation, params) if recipe.calibrate else Calibration(),
     )
     return TrainedStage(model, facts, fit)

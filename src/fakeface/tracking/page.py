@@ -11,6 +11,7 @@ from fakeface.errors import UserError
 from fakeface.tracking import local_files
 from fakeface.tracking.identity import main_folder
 from fakeface.tracking.mlflow_store import QUIET, MlflowStore
+from fakeface.tracking.reasons import reason
 from fakeface.tracking.runs import bury_the_dead, deliver
 
 
@@ -28,7 +29,10 @@ def serve_page(project_root: Path, host: str, port: int) -> None:
     bury_the_dead(project_root)
     deliver(project_root)
     uri = elsewhere or local_files.uri(main)
-    MlflowStore(main, uri).connect()
+    try:
+        MlflowStore(main, uri).connect()
+    except Exception as error:
+        raise UserError(f"The tracking store {uri} cannot be opened: {reason(error)}.") from None
     print(f"MLflow's page: http://{host}:{port} (Ctrl-C ends it)", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
     command += ["--backend-store-uri", uri, "--default-artifact-root", local_files.artifacts(main), "--workers", "1"]
