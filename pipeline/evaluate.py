@@ -42,6 +42,8 @@ def main() -> None:
             "note": facts["note"],
             **evaluation_metrics(evaluation, params.evaluate.pairs, params.evaluate.bootstrap, params.seed),
         }
+        if left_out := sorted(set(params.evaluate.pairs) - set(metrics["pairs"])):
+            print(f"pairs left out, because this data lacks a source of theirs: {', '.join(left_out)}", flush=True)
         histories = {stage: list(read_rows(Path(f"reports/history/{stage}.csv"), HISTORY_COLUMNS)) for stage in STAGES}
         files = write_reports(evaluation, metrics, histories, facts["note"] or "", Path("reports"))
         in_stage = {stage: parameters | params.stage_settings(stage).model_dump() for stage in STAGES}

@@ -63,7 +63,8 @@ def test_predict_scores_files_and_folders(checkpoint: Path, tmp_path: Path) -> N
     arguments = ["predict", str(tmp_path / "one.png"), str(tmp_path / "album"), "--checkpoint", str(checkpoint)]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
-    header, first, second = result.output.splitlines()
+    assert "trained on the synthetic sample" in result.stderr
+    header, first, second = result.stdout.splitlines()
     assert header == "path,score,decision"
     path, score, decision = first.rsplit(",", 2)
     assert path == str(tmp_path / "one.png")
@@ -80,7 +81,7 @@ def test_predict_gives_the_scores_of_the_pipeline(checkpoint: Path, tmp_path: Pa
     model, facts = load_checkpoint(checkpoint)
     image = read_image(tmp_path / "one.png", facts.image_size, Crop.parse("centre"))
     expected = facts.calibration.apply(model.predict_on_batch(image[None].astype(np.float32))[:, 1])
-    assert float(result.output.splitlines()[1].split(",")[1]) == pytest.approx(expected[0], abs=1e-4)
+    assert float(result.stdout.splitlines()[1].split(",")[1]) == pytest.approx(expected[0], abs=1e-4)
 
 
 def test_predict_names_an_image_it_cannot_use(checkpoint: Path, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_the_notebooks_settings_are_the_defaults() -> None:
         ("{train: 0.7, valid: 0.2, test: 0.1}", "{train: 0.8, valid: 0.2, test: 0}", "each be above 0"),
         ("crop: centre 0.7", "crop: center 0.7", "sources.lfw.crop"),
         ("folder: hard/real", "folder: ../hard/real", "under data.root"),
-        ("{real: [lfw]", "{real: [lfv]", "'lfv', which is no source"),
+        ("{real: [lfw]", "{real: []", "evaluate.pairs.lfw_stylegan.real"),
         ("batch_size: 64", "batch_size: 1", "batch_size is 1"),
         ("use: {stage1: 1}", "use: {stage1: 1.2}", "less than or equal to 1"),
         ("image_size: 128", "image_size: [128", "not valid YAML"),

@@ -210,16 +210,6 @@ class Params(_Section):
     tracking: Tracking
 
     @model_validator(mode="after")
-    def _known_sources(self) -> Params:
-        known = {name for profile in self.data.profiles.values() for name in profile.sources}
-        named = {f"evaluate.pairs.{key}": [*pair.real, *pair.fake] for key, pair in self.evaluate.pairs.items()}
-        for key, names in {**named, "evaluate.sources": self.evaluate.sources or []}.items():
-            for name in names:
-                if name.removesuffix("/test") not in known:
-                    raise ValueError(f"{key} names '{name}', which is no source of any profile")
-        return self
-
-    @model_validator(mode="after")
     def _known_recipe(self) -> Params:
         if self.recipe not in self.recipes:
             raise ValueError(f"recipe is '{self.recipe}'; known are {', '.join(self.recipes)}")
