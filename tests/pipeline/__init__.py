@@ -1,0 +1,1 @@
+"""The real pipeline on tiny data: real DVC, real TensorFlow, real MLflow."""

@@ -1,0 +1,46 @@
+"""What a project's mlflow.db holds."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from fakeface.tracking.mlflow_store import quiet_mlflow
+from pipeline.small_project import Project
+
+
+@dataclass(frozen=True)
+class Row:
+    """An experiment: MLflow's run with a run a stage below it."""
+
+    run: Any
+    stages: dict[str, Any]
+
+
+class Rows:
+    """All rows of a project's main folder."""
+
+    def __init__(self, project: Project) -> None:
+        self.client = quiet_mlflow().MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
+        self.experiments = [each.experiment_id for each in self.client.search_experiments()]
+        runs = self.client.search_runs(self.experiments)
+        self.children: dict[str, list[Any]] = defaultdict(list)
+        for run in runs:
+            self.children[run.data.tags.get("mlflow.parentRunId", "")].append(run)
+        self.parents = self.children.pop("", [])
+
+    def named(self, name: str) -> Row:
+        """The one row of this name, and its one child of each stage."""
+        (run,) = [each for each in self.parents if each.info.run_name == name]
+        children = self.children[run.info.run_id]
+        stages = {child.info.run_name: child for child in children}
+        assert len(stages) == len(children)
+        return Row(run, stages)
+
+    def curve(self, run: Any, metric: str) -> dict[int, float]:
+        """A metric by step; a step told twice is an error."""
+        points = self.client.get_metric_history(run.info.run_id, metric)
+        steps = {point.step: point.value for point in points}
+        assert len(steps) == len(points), f"{metric} has a step twice"
+        return steps

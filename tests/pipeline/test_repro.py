@@ -1,0 +1,252 @@
+"""One `dvc repro` in a fresh project: what it makes, and what it says of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from fakeface import STAGES
+from pipeline.mlflow_rows import Row, Rows
+from pipeline.small_project import EPOCHS, GENERATORS, HALF_IMAGE, IMAGES, LETTER, Project, Reproduced
+
+pytestmark = pytest.mark.slow
+NOTE = "synthetic sample"
+HELDOUT = {"camera_4", "generator_1", "generator_3"}
+
+
+def _metrics(reproduced: Reproduced) -> Any:
+    return reproduced.project.read_json("reports/metrics.json")
+
+
+def _table(reproduced: Reproduced, path: str) -> list[dict[str, str]]:
+    with (reproduced.project.folder / path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def rows(reproduced: Reproduced) -> Rows:
+    return Rows(reproduced.project)
+
+
+@pytest.fixture(scope="module")
+def row(rows: Rows) -> Row:
+    (run,) = rows.parents
+    return rows.named(run.info.run_name)
+
+
+def test_data_is_fetched_without_being_asked_for(reproduced: Reproduced) -> None:
+    def files(name: str) -> dict[str, bytes]:
+        folder = reproduced.project.folder / name
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    assert files("data") == files("sample")
+
+
+def test_every_output_that_dvc_yaml_names_is_made(reproduced: Reproduced) -> None:
+    folder = reproduced.project.folder
+    stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
+    outs = [out for stage in stages.values() for out in (*stage["outs"], *stage.get("metrics", []))]
+    named = [out if isinstance(out, str) else next(iter(out)) for out in outs]
+    assert len(named) > len(stages)
+    assert [out for out in named if not (folder / out).exists()] == []
+
+
+def test_git_sees_nothing_but_dvcs_own_notes(reproduced: Reproduced) -> None:
+    assert sorted(line.split()[-1] for line in reproduced.git_status) == ["data.dvc", "dvc.lock"]
+
+
+def test_a_second_time_runs_nothing(reproduced: Reproduced) -> None:
+    before = reproduced.project.outputs()
+    printed = reproduced.project.done("dvc", "repro")
+    assert "up to date" in printed
+    assert "Running stage" not in printed
+    assert reproduced.project.outputs() == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "first"),
+    [
+        ({"evaluate.pairs": {"mine": {"real": ["camera_4"], "fake": ["generator_1"]}}}, "evaluate"),
+        ({"recipe": "seed"}, "train_stage1"),
+    ],
+)
+def test_a_change_reruns_nothing_before_what_depends_on_it(
+    copied: Project, changes: dict[str, Any], first: str
+) -> None:
+    copied.change_params(changes)
+    plan = copied.done("dvc", "repro", "--dry")
+    running = re.findall("Running stage '(.+)'", plan)
+    assert running[0] == first
+    unchanged = set(re.findall("Stage '(.+)' didn't change", plan))
+    stages = list(yaml.safe_load((copied.folder / "dvc.yaml").read_text())["stages"])
+    assert unchanged == set(stages[: stages.index(first)])
+
+
+def test_metrics_tell_how_well_unseen_sources_are_called(reproduced: Reproduced) -> None:
+    overall = _metrics(reproduced)["generalization"]
+    for name in ("accuracy", "balanced_accuracy", "roc_auc", "average_precision"):
+        assert 0 <= overall[name] <= 1
+    assert overall["loss"] > 0
+    assert overall["interval"]["accuracy"]["low"] <= overall["accuracy"] <= overall["interval"]["accuracy"]["high"]
+    assert set(_metrics(reproduced)["sources"]) == HELDOUT
+
+
+def test_metrics_agree_with_the_scores_they_come_from(reproduced: Reproduced) -> None:
+    metrics, scores = _metrics(reproduced), _table(reproduced, "reports/scores.csv")
+
+    def accuracy(rows: list[dict[str, str]], stage: str, threshold: float) -> float:
+        return sum((float(row[stage]) >= threshold) == (row["label"] == "fake") for row in rows) / len(rows)
+
+    heldout = [row for row in scores if row["set"] == "heldout"]
+    threshold = metrics["threshold"]
+    assert metrics["generalization"]["accuracy"] == pytest.approx(accuracy(heldout, "stage3", threshold))
+    for source in HELDOUT:
+        of_source = [row for row in heldout if row["source"] == source]
+        assert metrics["sources"][source]["accuracy"] == pytest.approx(accuracy(of_source, "stage3", threshold))
+    for stage in STAGES:
+        own = [row for row in scores if row["set"] == stage]
+        facts = _checkpoint(reproduced, stage)
+        expected = accuracy(own, stage, facts["calibration"]["threshold"])
+        assert metrics["stages"][stage]["test"]["accuracy"] == pytest.approx(expected)
+
+
+def test_counts_agree_from_the_files_to_the_metrics(reproduced: Reproduced) -> None:
+    metrics, split = _metrics(reproduced), reproduced.project.read_json("reports/data/split.json")
+    for label in ("real", "fake"):
+        counted = split["roles"][label]
+        assert metrics["generalization"][f"n_{label}"] == counted["heldout"]["heldout"]
+        for stage in STAGES:
+            assert metrics["stages"][stage]["test"][f"n_{label}"] == counted[stage]["test"]
+    for source in split["sources"].values():
+        placed = sum(sum(parts.values()) for parts in source["roles"].values())
+        assert source["found"] == placed + source["unusable"] + source["set_aside"] + source["unused"]
+    assert split["images"] == sum(source["found"] for source in split["sources"].values()) - split["unusable"]
+    assert split["sources"]["camera_4"]["found"] == IMAGES
+
+
+def test_no_stage_saw_a_heldout_source_but_the_one_that_is_shared_out(reproduced: Reproduced) -> None:
+    roles = reproduced.project.read_json("reports/data/split.json")["sources"]
+    assert set(roles["camera_4"]["roles"]) == set(roles[GENERATORS[2]]["roles"]) == {"heldout"}
+
+
+def test_what_is_no_image_is_counted_named_and_set_aside(reproduced: Reproduced) -> None:
+    reasons = {row["path"]: row["reason"] for row in _table(reproduced, "reports/data/rejected.csv")}
+    assert set(reasons) == {LETTER, HALF_IMAGE}
+    assert "not an image" in reasons[LETTER]
+    assert "truncated" in reasons[HALF_IMAGE]
+    split = reproduced.project.read_json("reports/data/split.json")
+    assert (split["unusable"], split["sources"]["camera_1"]["unusable"]) == (2, 1)
+    assert "2 unusable" in reproduced.printed
+    for role in (*STAGES, "heldout"):
+        kept = {row["path"] for row in _table(reproduced, f"datasets/split/{role}/manifest.csv")}
+        assert kept
+        assert not kept & set(reasons)
+
+
+def test_a_result_of_the_sample_says_so(reproduced: Reproduced, row: Row) -> None:
+    assert _metrics(reproduced)["note"] == NOTE
+    assert NOTE in reproduced.printed
+    assert row.run.data.tags["data.note"] == NOTE
+    for stage in STAGES:
+        assert _checkpoint(reproduced, stage)["note"] == NOTE
+
+
+def _checkpoint(reproduced: Reproduced, stage: str) -> Any:
+    with h5py.File(reproduced.project.folder / "models" / f"{stage}.h5") as file:
+        facts = json.loads(file.attrs["fakeface"])
+    calibration = facts["calibration"]
+    return {**facts, "calibration": json.loads(calibration) if isinstance(calibration, str) else calibration}
+
+
+def test_figures_are_pictures(reproduced: Reproduced) -> None:
+    figures = sorted((reproduced.project.folder / "reports/figures").glob("*.png"))
+    assert {"curves.png", "confusion.png", "roc.png"} <= {path.name for path in figures}
+    for path in figures:
+        with Image.open(path) as figure:
+            assert min(figure.size) > 300
+            assert np.ptp(np.asarray(figure.convert("L"))) > 0, f"{path.name} is blank"
+
+
+def test_dvc_shows_plots_and_metrics(reproduced: Reproduced, copied: Project) -> None:
+    page = copied.folder / "plots"
+    copied.done("dvc", "plots", "show", "--out", str(page))
+    html = (page / "index.html").read_text()
+    for title in ("Loss by epoch", "Accuracy by epoch", "ROC on the held-out", "Confusion matrix", "curves.png"):
+        assert title in html
+    shown = json.loads(copied.done("dvc", "metrics", "show", "--json"))
+    assert shown[""]["data"]["reports/metrics.json"]["data"] == _metrics(reproduced)
+
+
+def test_the_summary_reads_what_the_evaluation_wrote(reproduced: Reproduced) -> None:
+    table = reproduced.project.done("fakeface", "summary")
+    assert NOTE in table
+    for name in (*STAGES, *HELDOUT):
+        assert name in table
+
+
+def test_mlflow_has_one_row_with_a_child_for_each_stage(rows: Rows, row: Row) -> None:
+    assert len(rows.parents) == 1
+    assert set(rows.children) == {row.run.info.run_id}
+    assert set(row.stages) == set(STAGES)
+    assert {run.info.status for run in (row.run, *row.stages.values())} == {"FINISHED"}
+
+
+def test_mlflow_has_every_parameter(reproduced: Reproduced, row: Row) -> None:
+    params = reproduced.project.params()
+    del params["data"]["profiles"]  # of these the tags say which was taken
+    params["recipes"] = {"default": params["recipes"]["default"]}
+    expected = dict(_leaves(params))
+    assert expected["lr"] == 0.001
+    for run in (row.run, *row.stages.values()):
+        logged = {name: yaml.safe_load(value) for name, value in run.data.params.items()}
+        assert {name: logged.get(name, "missing") for name in expected} == expected
+
+
+def _leaves(nested: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in nested.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def test_mlflow_has_the_curves_of_every_epoch(reproduced: Reproduced, rows: Rows, row: Row) -> None:
+    for stage in STAGES:
+        history = _table(reproduced, f"reports/history/{stage}.csv")
+        assert [int(epoch["epoch"]) for epoch in history] == list(range(1, EPOCHS + 1))
+        for metric in ("loss", "accuracy", "val_loss", "val_accuracy", "lr"):
+            expected = {int(epoch["epoch"]): pytest.approx(float(epoch[metric])) for epoch in history}
+            assert rows.curve(row.stages[stage], metric) == expected
+            assert rows.curve(row.run, f"{stage}/{metric}") == expected
+
+
+def test_mlflow_has_the_numbers_of_metrics_json(reproduced: Reproduced, row: Row) -> None:
+    logged, metrics = row.run.data.metrics, _metrics(reproduced)
+    for name in ("accuracy", "balanced_accuracy", "roc_auc", "average_precision", "loss", "n_real", "n_fake"):
+        assert logged[f"generalization_{name}"] == pytest.approx(metrics["generalization"][name])
+    for source in HELDOUT:
+        assert logged[f"source_{source}_accuracy"] == pytest.approx(metrics["sources"][source]["accuracy"])
+    for stage in STAGES:
+        assert logged[f"{stage}_test_accuracy"] == pytest.approx(metrics["stages"][stage]["test"]["accuracy"])
+
+
+def test_mlflow_has_the_pictures_and_the_model_with_a_signature(reproduced: Reproduced, rows: Rows, row: Row) -> None:
+    from mlflow.models import Model
+
+    files = {file.path for file in rows.client.list_artifacts(row.run.info.run_id, "evaluation")}
+    assert {"evaluation/roc.png", "evaluation/curves.png", "evaluation/metrics.json"} <= files
+    (logged,) = rows.client.search_logged_models(rows.experiments)
+    assert logged.source_run_id == row.run.info.run_id
+    signature = Model.load(reproduced.project.folder / f"mlartifacts/models/{logged.model_id}/artifacts").signature
+    assert signature is not None
+    assert [tensor.shape for tensor in signature.inputs] == [(-1, 32, 32, 3)]
+    assert [tensor.shape for tensor in signature.outputs] == [(-1, 2)]
