@@ -17,6 +17,7 @@ from fakeface.cli import main
 from fakeface.device import quiet_tensorflow
 from fakeface.evaluation import evaluation_report
 from fakeface.tables import write_json
+from picture_folders import fill_folder, profile_of
 
 quiet_tensorflow()
 FACTS = CheckpointFacts(
@@ -130,3 +131,31 @@ def test_summary_shows_sources_stages_and_what_a_constant_answer_gets(tmp_path: 
     assert result.exit_code == 0, result.output
     for said in ("synthetic sample", "lfw", "0.667", "stylegan", "0.910", "0.600", "make ui"):
         assert said in result.output
+
+
+def test_data_list_names_every_collection_of_the_notebook(tmp_path: Path) -> None:
+    (tmp_path / "lag").mkdir()
+    result = CliRunner().invoke(main, ["data", "list", "--into", str(tmp_path)], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    rows = {line.split("│")[1].strip(): line for line in result.output.splitlines() if line.startswith("│")}
+    assert set(rows) == {"utkface_aligned", "utkface_wild", "fakes_1m", "faces_140k", "lag", "celeba"}
+    assert [name for name, line in rows.items() if "yes" in line] == ["lag"]
+
+
+def test_data_fetch_names_the_collections_it_knows(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["data", "fetch", "celebb", "--into", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "celeba" in result.stderr
+
+
+def test_data_verify_names_a_changed_file(tmp_path: Path) -> None:
+    from fakeface.raw import collect_sources
+
+    fill_folder(tmp_path / "data" / "camera", range(3))
+    profile = profile_of(camera=("real", {"stage1": 1.0}))
+    collection = collect_sources(tmp_path / "data", "mine", profile, tmp_path / "raw")
+    changed = collection.files[0].path
+    (tmp_path / "raw" / changed).write_bytes(b"other bytes")
+    result = CliRunner().invoke(main, ["data", "verify", "--raw", str(tmp_path / "raw")])
+    assert result.exit_code == 2
+    assert f"changed: {changed}" in result.output

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fakeface.calibration import Calibration
+from fakeface.disk import make_folder, naming
 from fakeface.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,13 +39,13 @@ def save_checkpoint(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -
     """
     import h5py
 
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(f".{path.name}.partial.h5")
-    model.save(partial, save_format="h5", include_optimizer=False)
-    with h5py.File(partial, "r+") as file:
-        file.attrs[_ATTRIBUTE] = json.dumps(
-            {**asdict(facts), "calibration": facts.calibration.to_json()}, sort_keys=True
-        )
+    fields = {**asdict(facts), "calibration": facts.calibration.to_json()}
+    with naming(partial):
+        model.save(partial, save_format="h5", include_optimizer=False)
+        with h5py.File(partial, "r+") as file:
+            file.attrs[_ATTRIBUTE] = json.dumps(fields, sort_keys=True)
     partial.replace(path)
 
 

@@ -63,6 +63,61 @@ def deliver() -> None:
     raise SystemExit(1 if waiting else 0)
 
 
+@main.group(name="data")
+def data_commands() -> None:
+    """The notebook's public data sets: list, fetch and verify them (docs/data.md)."""
+
+
+@data_commands.command(name="list")
+@click.option("--into", type=click.Path(path_type=Path), default=Path("collections"), show_default=True)
+def list_collections(into: Path) -> None:
+    """Show the catalogue, and what of it is on the disk."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from fakeface.sources import list_sources
+
+    table = Table("name", "what", "label", "used for", "images", "here")
+    for one in list_sources():
+        images = f"{one.images:,}" if one.images else "?"
+        table.add_row(
+            one.name,
+            one.title,
+            one.label or "both",
+            one.used_for,
+            images,
+            "yes" if (into / one.name).is_dir() else "no",
+        )
+    Console(highlight=False).print(table)
+
+
+@data_commands.command()
+@click.argument("names", nargs=-1, required=True)
+@click.option("--into", type=click.Path(path_type=Path), default=Path("collections"), show_default=True)
+def fetch(names: tuple[str, ...], into: Path) -> None:
+    """Bring collections to a folder; interrupted, run it again and it goes on."""
+    from fakeface.fetch import fetch as fetch_collection
+
+    for name in names:
+        fetched = fetch_collection(name, into)
+        expected = f" of {fetched.images_expected:,} expected" if fetched.images_expected else ""
+        click.echo(f"{name}: {fetched.images:,} images{expected} in {fetched.folder}")
+
+
+@data_commands.command()
+@click.option("--raw", type=click.Path(path_type=Path), default=Path("datasets/raw"), show_default=True)
+def verify(raw: Path) -> None:
+    """Compare every raw file with its manifest: name each one missing, changed or added (exit code 2)."""
+    from fakeface.raw import verify_raw
+
+    report = verify_raw(raw)
+    for what, names in (("missing", report.missing), ("changed", report.changed), ("added", report.added)):
+        for name in names:
+            click.echo(f"{what}: {name}")
+    click.echo(f"{report.checked:,} files checked: {'all as written' if report.clean else 'not as written'}")
+    raise SystemExit(0 if report.clean else 2)
+
+
 @main.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("models/stage3.h5"), show_default=True)

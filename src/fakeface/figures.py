@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface import FAKE, LABELS, REAL
+from fakeface.disk import naming
 from fakeface.evaluation import CALIBRATION_BINS, binary_metrics, checked_rows, reliability_rows, roc_points
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def _drawing(path: Path | str, height: float, title: str, note: str) -> Iterator
             figure.text(0.985, 1 - 0.13 / height, note, ha="right", va="top", fontsize=11, color=_INK, bbox=box)
         yield figure
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
+        with naming(Path(path)):
+            figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
 
 
 def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | str, note: str = "") -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface import FAKE, LABELS, REAL, STAGES, figures
+from fakeface.disk import make_folder
 from fakeface.errors import UserError
 from fakeface.evaluation import (
     binary_metrics,
@@ -133,7 +134,7 @@ def _draw_figures(
     note: str,
     folder: Path,
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     heldout, threshold = evaluation.heldout, evaluation.threshold
     scores, sources = heldout.scores[_FINAL], heldout.sources.tolist()
     by_stage = {
