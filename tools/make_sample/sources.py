@@ -1,4 +1,11 @@
-"""The sources of the sample and the constants that set how hard it is."""
+"""The sources of the sample and the constants that set how hard it is.
+
+`checker` and `leak` of the generators set the difficulty. Measured on stages 1-3 against the held-out sources:
+- these values: the `residual` network with the default augmentation reached a held-out balanced accuracy of 0.79 after
+  21 steps of batch 64 and 0.887 (ROC AUC 0.955) after 66; logistic regression on spectra reached 0.905 (0.972);
+- twice these values: 0.93 after 21 steps, and the pattern can be seen.
+Blur, noise and sharpening are set so that sharpness and file size are spread alike in both classes.
+"""
 
 from __future__ import annotations
 
