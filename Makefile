@@ -1,4 +1,4 @@
-# make repro | test | ui | sample | help. Everything runs in .venv, made from the hashed requirements on first use.
+# make repro | test | ui | bench | sample | help. Everything runs in .venv, made from the hashed requirements on first use.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -17,7 +17,7 @@ export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro test ui setup requirements sample
+.PHONY: help repro test ui bench setup requirements sample
 
 help: ## What each command does
 	@printf 'usage: make COMMAND [NAME=value …]\n\n'
@@ -41,6 +41,9 @@ test: $(stamp) ## Lint, types and tests
 
 ui: $(stamp) ## Compare runs in MLflow's page (PORT=5000)
 	@$(in_venv) fakeface ui --port $(PORT)
+
+bench: $(stamp) ## Measure this machine, as benchmarks/RESULTS.md tells
+	@$(in_venv) python benchmarks/training_step.py
 
 sample: $(stamp) ## Draw the synthetic sample anew, byte for byte
 	@$(in_venv) python -m tools.make_sample --out sample
