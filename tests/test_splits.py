@@ -237,5 +237,3 @@ def test_an_empty_part_is_named(files: Files) -> None:
     without = [image for image in placed if image.role != "heldout" or image.file.label == "fake"]
     with pytest.raises(UserError, match="held-out set has no real image"):
         require_every_part(without, SHARES)
-    without = [image for image in placed if image.part != "test"]
-    require_every_part(without, PartShares(train=0.8, valid=0.2, test=0))
