@@ -37,7 +37,7 @@ test: $(stamp) ## Lint, types and tests
 	@$(in_venv) ruff check .
 	@$(in_venv) ruff format --check .
 	@$(in_venv) mypy
-	@$(in_venv) OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 pytest -n 2 --dist loadgroup # each of the two on its own core
+	@$(in_venv) OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 pytest -n 2 --dist loadfile # a file stays on one core, so that what its tests share is made once
 
 ui: $(stamp) ## Compare runs in MLflow's page (PORT=5000)
 	@$(in_venv) fakeface ui --port $(PORT)
