@@ -21,7 +21,7 @@ def main() -> None:
         prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
 
         from fakeface.reports import evaluation_metrics, write_reports
-        from fakeface.scoring import evaluate_checkpoints
+        from fakeface.scored_sets import evaluate_checkpoints, robustness_of_checkpoint
         from fakeface.store import open_store
         from fakeface.tables import read_json, read_rows
         from fakeface.training import HISTORY_COLUMNS
@@ -34,18 +34,27 @@ def main() -> None:
             params.evaluate.sources,
             params.validation_batch_size,
         )
+        robustness = robustness_of_checkpoint(
+            checkpoints[STAGES[-1]],
+            stores,
+            params.evaluate.sources,
+            params.evaluate.pairs,
+            params.evaluate.robustness_images,
+            params.validation_batch_size,
+            params.seed,
+        )
         facts = read_json(Path("reports/data/split.json"))
         run.set_tags({f"data.{name}": facts[name] for name in ("profile", "note") if facts[name]})
         metrics = {
             "recipe": params.recipe,
             "profile": facts["profile"],
             "note": facts["note"],
-            **evaluation_metrics(evaluation, params.evaluate.pairs, params.evaluate.bootstrap, params.seed),
+            **evaluation_metrics(evaluation, params.evaluate.pairs, robustness, params.evaluate.bootstrap, params.seed),
         }
         if left_out := sorted(set(params.evaluate.pairs) - set(metrics["pairs"])):
             print(f"pairs left out, because this data lacks a source of theirs: {', '.join(left_out)}", flush=True)
         histories = {stage: list(read_rows(Path(f"reports/history/{stage}.csv"), HISTORY_COLUMNS)) for stage in STAGES}
-        files = write_reports(evaluation, metrics, histories, facts["note"] or "", Path("reports"))
+        files = write_reports(evaluation, metrics, robustness, histories, facts["note"] or "", Path("reports"))
         in_stage = {stage: parameters | params.stage_settings(stage).model_dump() for stage in STAGES}
         run.log_evaluation(tracking.Result(metrics, tuple(files), stage_parameters=in_stage))
         run.log_model(checkpoints[STAGES[-1]])

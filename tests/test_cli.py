@@ -125,11 +125,23 @@ def test_summary_shows_sources_stages_and_what_a_constant_answer_gets(tmp_path: 
         "recipe": "seed",
         "note": "synthetic sample",
         "stages": dict.fromkeys(("stage1", "stage2", "stage3"), stage),
+        "pairs": {"lfw_stylegan": report["generalization"]},
+        "robustness": {"none": {"change": 0.0}, "jpeg 30": {"change": -0.125}, "blur 1": {"change": -0.05}},
     }
     write_json(tmp_path / "metrics.json", report)
     result = CliRunner().invoke(main, ["summary", "--metrics", str(tmp_path / "metrics.json")])
     assert result.exit_code == 0, result.output
-    for said in ("synthetic sample", "lfw", "0.667", "stylegan", "0.910", "0.600", "make ui"):
+    for said in (
+        "synthetic sample",
+        "lfw",
+        "0.667",
+        "stylegan",
+        "0.910",
+        "0.600",
+        "lfw_stylegan",
+        "'jpeg 30' costs most, 0.125",
+        "make ui",
+    ):
         assert said in result.output
 
 

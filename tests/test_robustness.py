@@ -11,6 +11,7 @@ import pytest
 from fakeface import robustness
 from fakeface.robustness import (
     EQUALISED,
+    MACRO,
     PERTURBATIONS,
     UNCHANGED,
     evenly_drawn_rows,
@@ -166,30 +167,49 @@ def test_table_shows_what_a_perturbation_costs() -> None:
         return np.clip(np.abs(np.diff(batch.astype(float), axis=2)).mean(axis=(1, 2, 3)) / 60, 0, 1)
 
     chosen = {name: PERTURBATIONS[name] for name in (UNCHANGED, "blur 2", "grey", EQUALISED)}
-    rows = robustness_rows(stripes, images, sources, labels, 0.5, perturbations=chosen)
+    reals = np.array(labels) == 0
+    sets = {name: reals | (np.array(sources) == name) for name in ("stylegan", "stylegan2")}
+    rows = robustness_rows(stripes, images, labels, sets, 0.5, perturbations=chosen)
     table = {(row["perturbation"], row["set"]): row for row in rows}
-    assert set(table) == {
-        (name, faces) for name in chosen for faces in ("macro", "lfw vs stylegan", "lfw vs stylegan2")
+    assert set(table) == {(name, faces) for name in chosen for faces in (MACRO, "stylegan", "stylegan2")}
+    assert table[UNCHANGED, MACRO]["balanced_accuracy"] == table["grey", MACRO]["balanced_accuracy"] == 1
+    assert table["blur 2", MACRO]["balanced_accuracy"] == 0.5
+    assert table["blur 2", "stylegan2"]["change"] == -0.5
+    assert table["grey", MACRO]["change"] == 0
+    assert (table["grey", "stylegan"]["n_real"], table["grey", "stylegan"]["n_fake"]) == (6, 3)
+    assert table[EQUALISED, MACRO]["change"] <= -0.4
+
+
+def test_macro_is_the_mean_of_the_sets_each_weighing_the_same() -> None:
+    images = np.zeros((6, 128, 128, 3), np.uint8)
+    images[[1, 5]] = 255  # the detector calls white fake: set "missed" has one of its four fakes right
+    sets = {
+        "found": np.array([True, True, False, False, False, False]),
+        "missed": np.array([True, False, True, True, True, True]),
     }
-    assert table[UNCHANGED, "macro"]["balanced_accuracy"] == table["grey", "macro"]["balanced_accuracy"] == 1
-    assert table["blur 2", "macro"]["balanced_accuracy"] == 0.5
-    assert table["blur 2", "lfw vs stylegan2"]["change"] == -0.5
-    assert table["grey", "macro"]["change"] == 0
-    assert (table["grey", "macro"]["n_real"], table["grey", "lfw vs stylegan"]["n_fake"]) == (6, 3)
-    assert table[EQUALISED, "macro"]["change"] <= -0.4
+    rows = robustness_rows(
+        lambda batch: batch.mean(axis=(1, 2, 3)) / 255,
+        images,
+        [0, 1, 1, 1, 1, 1],
+        sets,
+        0.5,
+        perturbations={UNCHANGED: PERTURBATIONS[UNCHANGED]},
+    )
+    assert {row["set"]: row["balanced_accuracy"] for row in rows} == {"found": 1, "missed": 0.625, MACRO: 0.8125}
 
 
 def test_table_of_one_class_has_no_invented_numbers() -> None:
     rows = robustness_rows(
         lambda batch: np.zeros(len(batch)),
         faces(),
-        ["lfw"] * 3,
         [0] * 3,
+        {"lfw": np.ones(3, bool)},
         0.5,
         perturbations={"grey": PERTURBATIONS["grey"]},
     )
-    assert [(row["set"], row["accuracy"], row["balanced_accuracy"], row["roc_auc"]) for row in rows] == [
-        ("macro", 1, None, None)
+    assert [(row["set"], row["n_real"], row["balanced_accuracy"], row["roc_auc"]) for row in rows] == [
+        (MACRO, 3, None, None),
+        ("lfw", 3, None, None),
     ]
 
 

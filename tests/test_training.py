@@ -15,7 +15,8 @@ from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.errors import UserError
 from fakeface.inputs import epoch_batches, pool_of, scoring_dataset, training_dataset
 from fakeface.params import Params, load_params
-from fakeface.scoring import evaluate_checkpoints, score_pool
+from fakeface.scored_sets import evaluate_checkpoints
+from fakeface.scoring import score_pool
 from fakeface.store import Store
 from fakeface.training import TrainedStage, train_stage, write_history
 

@@ -66,6 +66,18 @@ def pool_of(stores: Sequence[Store], part: str) -> ImagePool:
     )
 
 
+def joined_pools(pools: Sequence[ImagePool]) -> ImagePool:
+    """Put pools one after the other."""
+    offsets = np.cumsum([0, *(len(pool.stores) for pool in pools)])
+    return ImagePool(
+        stores=tuple(store for pool in pools for store in pool.stores),
+        store_of=np.concatenate([pool.store_of + offset for pool, offset in zip(pools, offsets, strict=False)]),
+        index_of=np.concatenate([pool.index_of for pool in pools]),
+        labels=np.concatenate([pool.labels for pool in pools]),
+        sources=np.concatenate([pool.sources for pool in pools]),
+    )
+
+
 def epoch_batches(pool: ImagePool, batch_size: int, steps: int, balance: str, seed: int, epoch: int) -> Indices:
     """Return the positions of one epoch's batches, (steps, batch_size).
 

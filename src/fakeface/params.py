@@ -166,6 +166,7 @@ class Evaluate(_Section):
 
     sources: list[SourceName] | None
     bootstrap: Annotated[int, Field(ge=0, le=100_000)]
+    robustness_images: Annotated[int, Field(ge=0)]
     pairs: Mapping[SourceName, Pair]
 
 

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from fakeface import FAKE, LABELS, REAL, STAGES, figures
+from fakeface import LABELS, STAGES, figures
 from fakeface.disk import make_folder
-from fakeface.errors import UserError
 from fakeface.evaluation import (
     binary_metrics,
     bootstrap_intervals,
@@ -20,16 +18,26 @@ from fakeface.evaluation import (
     evaluation_report,
     roc_points,
 )
+from fakeface.pairs import pair_rows
 from fakeface.params import Pair
-from fakeface.scoring import Evaluation, ScoredSet
+from fakeface.robustness import EQUALISED, MACRO
+from fakeface.scored_sets import Evaluation, ScoredSet
 from fakeface.tables import write_json, write_rows
 
 _FINAL = STAGES[-1]
 _PLOT_COLUMNS = {"roc": ("threshold", "fpr", "tpr"), "confusion": ("actual", "predicted")}
+_ROBUSTNESS_COLUMNS = ("perturbation", "set", "balanced_accuracy", "change", "roc_auc", "n_real", "n_fake")
+_PAIR_KEYS = ("balanced_accuracy", "roc_auc")
 _LABEL_NAMES = {label: name for name, label in LABELS.items()}
 
 
-def evaluation_metrics(evaluation: Evaluation, pairs: Mapping[str, Pair], resamples: int, seed: int) -> dict[str, Any]:
+def evaluation_metrics(
+    evaluation: Evaluation,
+    pairs: Mapping[str, Pair],
+    robustness: Sequence[Mapping[str, Any]],
+    resamples: int,
+    seed: int,
+) -> dict[str, Any]:
     """Return what reports/metrics.json holds: the last stage held out, every stage in and out of its domain, and pairs.
 
     A pair is left out when one of its sources is not in this data.
@@ -38,64 +46,73 @@ def evaluation_metrics(evaluation: Evaluation, pairs: Mapping[str, Pair], resamp
     scores = heldout.scores[_FINAL]
     report = evaluation_report(heldout.sources.tolist(), heldout.labels, scores, final.threshold, resamples, seed)
     report["source_pairs"] = report.pop("pairs")
-    report["pairs"] = {
-        name: metrics
-        for name, pair in pairs.items()
-        if (metrics := _pair_metrics(evaluation, pair, resamples, seed)) is not None
-    }
+    report["pairs"] = _pair_metrics(evaluation, pairs, _FINAL, resamples, seed)
+    report["pairs_macro"] = _mean_of_pairs(report["pairs"])
     report["coverage"] = coverage(heldout.labels, scores, final.threshold, final.unsure_low, final.unsure_high)
-    report["stages"] = {stage: _stage_metrics(evaluation, stage) for stage in STAGES}
+    report["stages"] = {stage: _stage_metrics(evaluation, pairs, stage) for stage in STAGES}
+    report["robustness"] = {row["perturbation"]: _cell(row) for row in robustness if row["set"] == MACRO}
+    if probe := report["robustness"].get(EQUALISED):
+        report["shortcut_probe"] = probe
     return report
 
 
-def _stage_metrics(evaluation: Evaluation, stage: str) -> dict[str, Any]:
+def _cell(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in ("balanced_accuracy", "roc_auc", "change") if row[name] is not None}
+
+
+def _stage_metrics(evaluation: Evaluation, pairs: Mapping[str, Pair], stage: str) -> dict[str, Any]:
     """Return a stage's own test part (right after it, and after the last stage: forgetting) and the held-out set."""
     threshold = evaluation.calibrations[stage].threshold
-    own = evaluation.tests[stage]
+    own, heldout = evaluation.tests[stage], evaluation.heldout
+    of_pairs = _pair_metrics(evaluation, pairs, stage, 0, 0)
     return {
         "test": binary_metrics(own.labels, own.scores[stage], threshold),
         "test_after_last_stage": binary_metrics(own.labels, own.scores[_FINAL], evaluation.threshold),
-        "heldout": binary_metrics(evaluation.heldout.labels, evaluation.heldout.scores[stage], threshold),
+        "heldout": binary_metrics(heldout.labels, heldout.scores[stage], threshold),
+        "pairs": {name: {key: row[key] for key in _PAIR_KEYS} for name, row in of_pairs.items()},
+        "pairs_macro": _mean_of_pairs(of_pairs),
     }
 
 
-def _pair_metrics(evaluation: Evaluation, pair: Pair, resamples: int, seed: int) -> dict[str, Any] | None:
-    labels, scores, sources = [], [], []
-    for label, names in ((REAL, pair.real), (FAKE, pair.fake)):
-        for name in names:
-            found = _final_scores(evaluation, name, label)
-            if not found.size:
-                return None
-            labels.append(np.full(found.size, label))
-            scores.append(found)
-            sources += [name] * found.size
-    all_labels, all_scores = np.concatenate(labels), np.concatenate(scores)
-    metrics: dict[str, Any] = dict(binary_metrics(all_labels, all_scores, evaluation.threshold))
-    metrics["interval"] = bootstrap_intervals(
-        all_labels, all_scores, evaluation.threshold, sources=sources, resamples=resamples, seed=seed
-    )
-    return metrics
+def _pair_metrics(
+    evaluation: Evaluation, pairs: Mapping[str, Pair], stage: str, resamples: int, seed: int
+) -> dict[str, dict[str, Any]]:
+    """Return `binary_metrics` of every pair with one stage's checkpoint, with intervals where there are resamples."""
+    sets, threshold = evaluation.sets(), evaluation.calibrations[stage].threshold
+    names = np.concatenate([each.face_names for each in sets])
+    labels = np.concatenate([each.labels for each in sets])
+    scores = np.concatenate([each.scores[stage] for each in sets])
+    found: dict[str, dict[str, Any]] = {}
+    for name, rows in pair_rows(names, labels, pairs).items():
+        found[name] = dict(binary_metrics(labels[rows], scores[rows], threshold))
+        if resamples:
+            found[name]["interval"] = bootstrap_intervals(
+                labels[rows], scores[rows], threshold, sources=names[rows].tolist(), resamples=resamples, seed=seed
+            )
+    return found
 
 
-def _final_scores(evaluation: Evaluation, name: str, label: int) -> npt.NDArray[np.float64]:
-    source, _, part = name.partition("/")
-    if part not in {"", "test"}:
-        raise UserError(f"params.yaml: evaluate.pairs names '{name}'; write a held-out source, or SOURCE/test.")
-    sets = evaluation.tests.values() if part else [evaluation.heldout]
-    return np.concatenate([each.scores[_FINAL][(each.sources == source) & (each.labels == label)] for each in sets])
+def _mean_of_pairs(of_pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """Return the mean over the pairs, each weighing the same, and 1 - balanced accuracy as `error`."""
+    if not of_pairs:
+        return {}
+    means = {key: float(np.mean([row[key] for row in of_pairs.values()])) for key in _PAIR_KEYS}
+    return means | {"error": 1 - means["balanced_accuracy"]}
 
 
 def write_reports(
     evaluation: Evaluation,
     metrics: Mapping[str, Any],
+    robustness: Sequence[Mapping[str, Any]],
     histories: Mapping[str, Sequence[Mapping[str, str]]],
     note: str,
     folder: Path,
 ) -> list[Path]:
     """Write metrics.json, scores.csv, plots/ for dvc and figures/; return the files that belong with the run."""
     write_json(folder / "metrics.json", metrics)
-    sets = [evaluation.heldout, *evaluation.tests.values()]
-    write_rows(folder / "scores.csv", ("set", "path", "source", "label", *STAGES), _score_rows(sets))
+    write_rows(folder / "scores.csv", ("set", "path", "source", "label", *STAGES), _score_rows(evaluation.sets()))
+    cells = [["" if row[key] is None else row[key] for key in _ROBUSTNESS_COLUMNS] for row in robustness]
+    write_rows(folder / "robustness.csv", _ROBUSTNESS_COLUMNS, cells)
     heldout = evaluation.heldout
     scores = heldout.scores[_FINAL]
     plots: dict[str, list[dict[str, Any]]] = {
@@ -106,8 +123,11 @@ def write_reports(
         rows = [tuple(row[column] for column in columns) for row in plots[name]]
         write_rows(folder / "plots" / f"{name}.csv", columns, rows)
     _draw_figures(evaluation, metrics, histories, note, folder / "figures")
+    if robustness:
+        figures.draw_robustness(robustness, folder / "figures" / "robustness.png", note)
     return [
         folder / "metrics.json",
+        folder / "robustness.csv",
         *sorted((folder / "plots").glob("*.csv")),
         *sorted((folder / "figures").glob("*.png")),
     ]

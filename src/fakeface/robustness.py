@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fakeface.evaluation import Floats, Ints, binary_metrics, macro_weights, per_pair
+from fakeface.evaluation import Floats, Ints, binary_metrics
 
 Images: TypeAlias = npt.NDArray[np.uint8]
 Perturbation: TypeAlias = Callable[[Images, int], Images]  # images, seed
@@ -23,6 +23,7 @@ Scorer: TypeAlias = Callable[[Images], npt.ArrayLike]  # images (N, size, size, 
 
 UNCHANGED = "none"
 EQUALISED = "equalised"
+MACRO = "macro"
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in JPEG
 _BLUR_REACH = 4.0  # sigmas: what lies beyond is less than a hundredth of a grey level
 
@@ -121,7 +122,7 @@ PERTURBATIONS: Mapping[str, Perturbation] = (
 
 
 def perturbed_scores(
-    score: Scorer, images: Images, perturbation: Perturbation, seed: int = 0, batch_size: int = 256
+    score: Scorer, images: Images, perturbation: Perturbation, seed: int = 0, batch_size: int = 128
 ) -> Floats:
     """Scores (N,) of perturbed images (N, size, size, 3), perturbed and scored `batch_size` at a time.
 
@@ -137,38 +138,42 @@ def perturbed_scores(
 def robustness_rows(
     score: Scorer,
     images: Images,
-    sources: Sequence[str],
     labels: npt.ArrayLike,
+    sets: Mapping[str, npt.NDArray[np.bool_]],
     threshold: float,
     *,
     seed: int = 0,
+    batch_size: int = 128,
     perturbations: Mapping[str, Perturbation] = PERTURBATIONS,
 ) -> list[dict[str, Any]]:
     """The robustness table, a row for each perturbation and set of faces, at the threshold fitted on clean faces.
 
-    Sets: "macro" (`evaluation.macro_weights`), then each "REAL vs FAKE" pair of sources. Keys: perturbation, set,
-    accuracy, balanced_accuracy, roc_auc, n_real, n_fake, and change: of the balanced accuracy against the first
-    perturbation. What one class cannot define is None.
+    `sets` names the rows (N,) bool that belong together, such as `pairs.pair_rows`; MACRO, the mean over the sets with
+    both classes, comes first. Keys: perturbation, set, balanced_accuracy, roc_auc, n_real, n_fake, and change: of the
+    balanced accuracy against the first perturbation. What one class cannot define is None.
     """
+    labels = np.asarray(labels, np.int64)
     rows: list[dict[str, Any]] = []
     first: dict[str, float] = {}
     for name, perturbation in perturbations.items():
-        scores = perturbed_scores(score, images, perturbation, seed)
-        for faces, metrics in _metrics_of_sets(sources, labels, scores, threshold).items():
+        scores = perturbed_scores(score, images, perturbation, seed, batch_size)
+        of_sets = {each: binary_metrics(labels[mask], scores[mask], threshold) for each, mask in sets.items()}
+        for faces, metrics in ({MACRO: _mean_over_sets(of_sets)} | of_sets).items():
             balanced = metrics.get("balanced_accuracy")
             if balanced is not None:
                 first.setdefault(faces, balanced)
-            row = {key: metrics.get(key) for key in ("accuracy", "balanced_accuracy", "roc_auc", "n_real", "n_fake")}
+            row = {key: metrics.get(key) for key in ("balanced_accuracy", "roc_auc", "n_real", "n_fake")}
             change = None if balanced is None else balanced - first[faces]
             rows.append({"perturbation": name, "set": faces, **row, "change": change})
     return rows
 
 
-def _metrics_of_sets(
-    sources: Sequence[str], labels: npt.ArrayLike, scores: Floats, threshold: float
-) -> dict[str, dict[str, float]]:
-    macro = binary_metrics(labels, scores, threshold, macro_weights(labels, sources))
-    return {"macro": macro} | per_pair(sources, labels, scores, threshold)
+def _mean_over_sets(of_sets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    counts = {name: sum(row[name] for row in of_sets.values()) for name in ("n_real", "n_fake")}
+    whole = [row for row in of_sets.values() if "balanced_accuracy" in row]
+    if not whole:
+        return counts
+    return counts | {name: float(np.mean([row[name] for row in whole])) for name in ("balanced_accuracy", "roc_auc")}
 
 
 def evenly_drawn_rows(sources: Sequence[str], labels: npt.ArrayLike, at_most: int, seed: int = 0) -> Ints:

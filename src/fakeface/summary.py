@@ -26,6 +26,8 @@ def print_summary(path: Path) -> None:
     console.print(f"\n[bold]Held-out faces[/bold] ({metrics['recipe']} recipe{note})\n")
     console.print(_stage_table(metrics))
     console.print(_source_table(metrics["sources"]))
+    if metrics["pairs"]:
+        console.print(_pair_table(metrics["pairs"]))
     console.print(
         f"generalization: accuracy {_with_interval(overall, 'accuracy')}, balanced accuracy "
         f"{_with_interval(overall, 'balanced_accuracy')}, ROC AUC {_with_interval(overall, 'roc_auc')}\n"
@@ -33,6 +35,8 @@ def print_summary(path: Path) -> None:
         f"One constant answer would get an accuracy of {overall['constant_answer_accuracy']:.3f}; the notebook claimed "
         "0.877 on other images, and people reached 0.60.\n"
     )
+    if len(metrics["robustness"]) > 1:
+        console.print(_robustness_sentence(metrics["robustness"]))
     console.print("Next: [bold]make ui[/bold] compares runs in the browser; pictures are in reports/figures/.")
 
 
@@ -55,6 +59,24 @@ def _source_table(sources: Mapping[str, Any]) -> Table:
         interval = f"{row['interval']['low']:.3f} to {row['interval']['high']:.3f}"
         table.add_row(name, row["label"], f"{row['n']:,}", f"{row['accuracy']:.3f}", interval)
     return table
+
+
+def _pair_table(pairs: Mapping[str, Any]) -> Table:
+    table = Table("pair", "balanced accuracy", "ROC AUC")
+    for name, row in pairs.items():
+        table.add_row(name, _with_interval(row, "balanced_accuracy"), _with_interval(row, "roc_auc"))
+    return table
+
+
+def _robustness_sentence(robustness: Mapping[str, Any]) -> str:
+    changes = {name: row["change"] for name, row in robustness.items() if "change" in row}
+    if not changes:
+        return "robustness: not defined, because the held-out faces are of one class\n"
+    worst = min(changes, key=lambda name: changes[name])
+    return (
+        f"robustness: of {len(changes) - 1} perturbations '{worst}' costs most, {-changes[worst]:.3f} of balanced "
+        "accuracy; all are in reports/robustness.csv\n"
+    )
 
 
 def _number(row: Mapping[str, Any], name: str) -> str:

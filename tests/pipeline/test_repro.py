@@ -119,6 +119,17 @@ def test_metrics_agree_with_the_scores_they_come_from(reproduced: Reproduced) ->
         assert metrics["stages"][stage]["test"]["accuracy"] == pytest.approx(expected)
 
 
+def test_robustness_table_starts_at_the_plain_result_of_each_pair(reproduced: Reproduced) -> None:
+    pairs, table = _metrics(reproduced)["pairs"], _table(reproduced, "reports/robustness.csv")
+    plain = {row["set"]: float(row["balanced_accuracy"]) for row in table if row["perturbation"] == "none"}
+    macro = plain.pop("macro")
+    # as few images as these are all in the table, in other batches than the evaluation's own
+    assert plain == pytest.approx({name: row["balanced_accuracy"] for name, row in pairs.items()}, abs=1e-6)
+    assert macro == pytest.approx(_metrics(reproduced)["pairs_macro"]["balanced_accuracy"])
+    assert {"jpeg 75", "blur 1", "scale 0.5", "grey"} < {row["perturbation"] for row in table}
+    assert set(_metrics(reproduced)["robustness"]) == {row["perturbation"] for row in table}
+
+
 def test_counts_agree_from_the_files_to_the_metrics(reproduced: Reproduced) -> None:
     metrics, split = _metrics(reproduced), reproduced.project.read_json("reports/data/split.json")
     for label in ("real", "fake"):

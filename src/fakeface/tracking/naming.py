@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 LONGEST_VALUE = 500  # characters; MLflow 3 takes 6000, servers made before 2.10 take 500
-_ONLY_IN_FILE = {"interval", "quantiles", "source_pairs"}
+_ONLY_IN_FILE = {"interval", "quantiles", "source_pairs", "robustness"}
 LONGEST_NAME = 250  # characters, in every MLflow
 
 
@@ -23,8 +23,8 @@ def flat_metrics(nested: Mapping[str, Any]) -> dict[str, float]:
     """Every number under a name of its own: `sources.celeba.accuracy` → `source_celeba_accuracy`.
 
     `generalization.accuracy` → `generalization_accuracy`, `stages.stage1.accuracy` → `stage1_accuracy`. What is no
-    number (lists, texts, None) is left to the file that carries the whole, as are intervals, quantiles and the pairs of
-    all sources: they would bury the rest in the page's list of metrics.
+    number (lists, texts, None) is left to the file that carries the whole, as are intervals, quantiles, the pairs of
+    all sources and the robustness table: they would bury the rest in the page's list of metrics.
     """
     flat = {}
     for section, value in nested.items():

@@ -1,0 +1,140 @@
+"""Checkpoints in, calibrated scores of the held-out set and of every stage's test part out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fakeface import HELDOUT, STAGES
+from fakeface.calibration import Calibration
+from fakeface.checkpoints import load_checkpoint
+from fakeface.errors import UserError
+from fakeface.inputs import ImagePool, joined_pools, pool_of
+from fakeface.pairs import TEST, face_names, pairs_or_all
+from fakeface.params import Pair
+from fakeface.progress import progress
+from fakeface.robustness import PERTURBATIONS, evenly_drawn_rows, robustness_rows
+from fakeface.scoring import Scores, score_pool
+from fakeface.store import Store
+
+
+@dataclass(frozen=True)
+class ScoredSet:
+    """One set of images with the calibrated scores (N,) that each stage's checkpoint gives them.
+
+    `name` is `heldout`, or the stage whose test part it is; paths and sources (N,) str, labels (N,) uint8.
+    """
+
+    name: str
+    paths: Sequence[str]
+    sources: npt.NDArray[np.str_]
+    labels: npt.NDArray[np.uint8]
+    scores: Mapping[str, npt.NDArray[np.float64]]
+
+    @property
+    def face_names(self) -> npt.NDArray[np.str_]:
+        """What evaluate.pairs calls each row, (N,)."""
+        return face_names(self.name, self.sources)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The held-out set, each stage's test part, and each checkpoint's calibration."""
+
+    heldout: ScoredSet
+    tests: Mapping[str, ScoredSet]
+    calibrations: Mapping[str, Calibration]
+
+    @property
+    def threshold(self) -> float:
+        """The decision threshold of the last stage."""
+        return self.calibrations[STAGES[-1]].threshold
+
+    def sets(self) -> tuple[ScoredSet, ...]:
+        """Return the held-out set and then the test parts."""
+        return self.heldout, *self.tests.values()
+
+
+def evaluate_checkpoints(
+    checkpoints: Mapping[str, Path],
+    stores: Mapping[str, Store],
+    heldout_sources: Sequence[str] | None,
+    batch_size: int,
+) -> Evaluation:
+    """Score the held-out sources (None: all) and every stage's test part with each stage's checkpoint.
+
+    Raises:
+        UserError: a bad checkpoint, or a source named that the held-out set does not have.
+    """
+    pools = _evaluated_pools(stores, heldout_sources)
+    scores: dict[str, dict[str, Scores]] = {name: {} for name in pools}
+    calibrations = {}
+    for stage, path in checkpoints.items():
+        model, facts = load_checkpoint(path)
+        calibrations[stage] = facts.calibration
+        for name, pool in pools.items():
+            what = "held-out images" if name == HELDOUT else f"test images of {name}"
+            raw = score_pool(model, pool, batch_size, f"{what} with {path.name}")
+            scores[name][stage] = facts.calibration.apply(raw)
+    sets = {
+        name: ScoredSet(name, pool.paths(), pool.sources, pool.labels, scores[name]) for name, pool in pools.items()
+    }
+    return Evaluation(sets.pop(HELDOUT), sets, calibrations)
+
+
+def _evaluated_pools(stores: Mapping[str, Store], heldout_sources: Sequence[str] | None) -> dict[str, ImagePool]:
+    tests = {stage: pool_of([stores[stage]], TEST) for stage in STAGES}
+    return {HELDOUT: _heldout_pool(stores[HELDOUT], heldout_sources)} | tests
+
+
+def _heldout_pool(store: Store, names: Sequence[str] | None) -> ImagePool:
+    pool = pool_of([store], HELDOUT)
+    if names is None:
+        return pool
+    present = np.unique(pool.sources).tolist()
+    for name in names:
+        if name not in present:
+            known = ", ".join(present)
+            raise UserError(f"params.yaml: evaluate.sources names '{name}', no held-out source; there are {known}.")
+    return pool.where(np.isin(pool.sources, names))
+
+
+def robustness_of_checkpoint(
+    checkpoint: Path,
+    stores: Mapping[str, Store],
+    heldout_sources: Sequence[str] | None,
+    pairs: Mapping[str, Pair],
+    images_per_source: int,
+    batch_size: int,
+    seed: int,
+) -> list[dict[str, Any]]:
+    """`robustness.robustness_rows` of a checkpoint's pairs, on at most `images_per_source` of each of their sources.
+
+    Where this data has none of the pairs, the table is of all held-out faces. No images, no rows.
+    """
+    if not images_per_source:
+        return []
+    pools = _evaluated_pools(stores, heldout_sources)
+    names = np.concatenate([face_names(name, pool.sources) for name, pool in pools.items()])
+    pool = joined_pools(list(pools.values()))
+    of_pairs = np.logical_or.reduce(list(pairs_or_all(names, pool.labels, pairs).values()))
+    among = np.flatnonzero(of_pairs)
+    drawn = among[evenly_drawn_rows(names[among].tolist(), pool.labels[among], images_per_source, seed)]
+    names, labels = names[drawn], pool.labels[drawn]
+    model, facts = load_checkpoint(checkpoint)
+    with progress("robustness: perturbed images scored", len(PERTURBATIONS) * len(drawn)) as advance:
+
+        def score(images: npt.NDArray[np.uint8]) -> Scores:
+            raw = np.asarray(model.predict_on_batch(images.astype(np.float32)))[:, 1]
+            advance(len(images))
+            return facts.calibration.apply(raw)
+
+        sets = pairs_or_all(names, labels, pairs)
+        return robustness_rows(
+            score, pool.take(drawn), labels, sets, facts.calibration.threshold, seed=seed, batch_size=batch_size
+        )
