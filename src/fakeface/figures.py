@@ -300,8 +300,12 @@ def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path | str, note: s
                 )
         _draw_cells(figure, axes, values, "balanced accuracy", low=0.5)
         axes.xaxis.tick_top()
-        axes.set_xticks(range(len(columns)), [textwrap.fill(name, 80 // max(5, len(columns))) for name in columns])
+        axes.set_xticks(range(len(columns)), [_wrapped(name, 80 // max(5, len(columns))) for name in columns])
         axes.set_yticks(range(len(lines)), lines)
+
+
+def _wrapped(name: str, width: int) -> str:
+    return textwrap.fill(name.replace("_", " "), width)
 
 
 def _weakest_sets(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], str]:

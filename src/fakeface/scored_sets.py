@@ -72,15 +72,15 @@ def evaluate_checkpoints(
         UserError: a bad checkpoint, or a source named that the held-out set does not have.
     """
     pools = _evaluated_pools(stores, heldout_sources)
+    everything, ends = joined_pools(list(pools.values())), np.cumsum([len(pool) for pool in pools.values()])[:-1]
     scores: dict[str, dict[str, Scores]] = {name: {} for name in pools}
     calibrations = {}
     for stage, path in checkpoints.items():
         model, facts = load_checkpoint(path)
         calibrations[stage] = facts.calibration
-        for name, pool in pools.items():
-            what = "held-out images" if name == HELDOUT else f"test images of {name}"
-            raw = score_pool(model, pool, batch_size, f"{what} with {path.name}")
-            scores[name][stage] = facts.calibration.apply(raw)
+        calibrated = facts.calibration.apply(score_pool(model, everything, batch_size, f"with {path.name}"))
+        for name, of_set in zip(pools, np.split(calibrated, ends), strict=True):
+            scores[name][stage] = of_set
     sets = {
         name: ScoredSet(name, pool.paths(), pool.sources, pool.labels, scores[name]) for name, pool in pools.items()
     }
