@@ -10,10 +10,7 @@ the preprocessing_function (the blur), then rescales; so its recipe lists rotate
 
 from __future__ import annotations
 
-import atexit
 import math
-import threading
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +24,7 @@ import tensorflow as tf
 from fakeface import augment_arrays as arrays
 from fakeface import augment_tensors as tensors
 from fakeface.augment_steps import check_steps
+from fakeface.python_calls import CALLS
 
 Tensor = Any  # TensorFlow has no type hints
 Augmentation = Callable[[Tensor, Tensor], Tensor]
@@ -82,7 +80,7 @@ def _run_on_arrays(images: Tensor, drawn: Sequence[_Drawn]) -> Tensor:
     steps = [step for step, _, _ in drawn]
 
     def run(batch: arrays.Images, *numbers: Any) -> arrays.Images:
-        with _CALLS as process_goes_on:
+        with CALLS as process_goes_on:
             for step, chosen, values in zip(steps, numbers[::2], numbers[1::2], strict=True):
                 batch = _apply_to_chosen(step, batch, chosen & process_goes_on, values)
             return batch
@@ -116,41 +114,6 @@ def _scatter(step: _Step, images: Tensor, chosen: Tensor, values: Tensor) -> Ten
         return tf.tensor_scatter_nd_update(images, tf.where(chosen), some)
 
     return tf.cond(tf.reduce_any(chosen), changed, lambda: images)  # convolutions refuse an empty batch
-
-
-class _PythonCalls:
-    """Counts the calls of tf.data's threads into Python, so that the process does not end in the middle of one.
-
-    Python kills a thread that comes back to it once its end has begun, and TensorFlow then aborts or waits for ever:
-    so it goes when an iterator is still alive at the end, as after an exception.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running = 0
-        self._last_end = -math.inf
-        self._process_goes_on = True
-
-    def __enter__(self) -> bool:
-        with self._lock:
-            self._running += 1
-            return self._process_goes_on
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._running -= 1
-            self._last_end = time.monotonic()
-
-    def finish(self) -> None:
-        """Let calls do nothing from now on, and return when none came for half a second: tf.data's buffers are full."""
-        self._process_goes_on = False
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline and (self._running or time.monotonic() - self._last_end < 0.5):
-            time.sleep(0.02)
-
-
-_CALLS = _PythonCalls()
-atexit.register(_CALLS.finish)
 
 
 # ------------------------------------------------------------------------------------------ from params.yaml to steps

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fakeface.python_calls import CALLS
 from fakeface.store import Store
 
 if TYPE_CHECKING:
@@ -122,39 +124,50 @@ def training_dataset(
     """
     import tensorflow as tf
 
-    size = pool.stores[0].images.shape[1]
+    order = lru_cache(2)(partial(epoch_batches, pool, batch_size, steps_per_epoch, balance, seed))
+    read = _reading(pool, batch_size, lambda step: order(step // steps_per_epoch)[step % steps_per_epoch])
 
-    def batches() -> Iterator[tuple[Any, ...]]:
-        for epoch in range(first_epoch, epochs):
-            for step, positions in enumerate(epoch_batches(pool, batch_size, steps_per_epoch, balance, seed, epoch)):
-                key = np.array([seed, epoch * steps_per_epoch + step], np.int64)
-                yield pool.take(positions), pool.labels[positions], key
+    def batch(step: Any) -> tuple[Any, Any]:
+        images, labels = read(step)
+        return tf.cast(augment(images, tf.stack([tf.constant(seed, tf.int64), step])), tf.float32), labels
 
-    signature = (
-        tf.TensorSpec((batch_size, size, size, 3), tf.uint8),
-        tf.TensorSpec((batch_size,), tf.uint8),
-        tf.TensorSpec((2,), tf.int64),
-    )
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    dataset = dataset.map(
-        lambda images, labels, key: (tf.cast(augment(images, key), tf.float32), labels),
-        num_parallel_calls=2,
-        deterministic=True,
-    )
-    return dataset.prefetch(4)
+    numbers = tf.data.Dataset.range(first_epoch * steps_per_epoch, epochs * steps_per_epoch)
+    return numbers.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
 
 
 def scoring_dataset(pool: ImagePool, batch_size: int) -> tf.data.Dataset:
     """Return batches (images float32 in 0..255, labels) of the whole pool in its order, once, nothing changed."""
     import tensorflow as tf
 
+    def positions(number: int) -> Indices:
+        return np.arange(number * batch_size, min((number + 1) * batch_size, len(pool)))
+
+    read = _reading(pool, None, positions)
+
+    def batch(number: Any) -> tuple[Any, Any]:
+        images, labels = read(number)
+        return tf.cast(images, tf.float32), labels
+
+    return tf.data.Dataset.range(-(-len(pool) // batch_size)).map(batch).prefetch(4)
+
+
+def _reading(pool: ImagePool, batch_size: int | None, positions_of: Callable[[int], Indices]) -> Callable[[Any], Any]:
+    """Return the operation batch number -> (images uint8 (batch_size, S, S, 3), labels uint8 (batch_size,)).
+
+    A function for tf.data's `map`, not a generator: an iterator over a generator that is alive when the process ends
+    calls Python once more, too late, and the process hangs.
+    """
+    import tensorflow as tf
+
     size = pool.stores[0].images.shape[1]
 
-    def batches() -> Iterator[tuple[Any, ...]]:
-        for start in range(0, len(pool), batch_size):
-            positions = np.arange(start, min(start + batch_size, len(pool)))
-            yield pool.take(positions), pool.labels[positions]
+    def read(number: Any) -> tuple[Any, Any]:
+        with CALLS:
+            positions = positions_of(int(number))
+            return pool.take(positions), pool.labels[positions]
 
-    signature = (tf.TensorSpec((None, size, size, 3), tf.uint8), tf.TensorSpec((None,), tf.uint8))
-    dataset = tf.data.Dataset.from_generator(batches, output_signature=signature)
-    return dataset.map(lambda images, labels: (tf.cast(images, tf.float32), labels)).prefetch(4)
+    def operation(number: Any) -> tuple[Any, Any]:
+        images, labels = tf.numpy_function(read, [number], (tf.uint8, tf.uint8), stateful=False)
+        return tf.ensure_shape(images, (batch_size, size, size, 3)), tf.ensure_shape(labels, (batch_size,))
+
+    return operation
