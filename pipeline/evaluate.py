@@ -24,10 +24,14 @@ def main() -> None:
         from fakeface.scored_sets import evaluate_checkpoints, robustness_of_checkpoint
         from fakeface.store import open_store
         from fakeface.tables import read_json, read_rows
+        from fakeface.tracking.identity import main_folder, private_folder
         from fakeface.training import HISTORY_COLUMNS
+        from fakeface.training_state import remove_finished
 
         stores = {role: open_store(Path("datasets/split") / role) for role in (*STAGES, HELDOUT)}
         checkpoints = {stage: Path(f"models/{stage}.h5") for stage in STAGES}
+        for checkpoint in checkpoints.values():
+            remove_finished(private_folder(main_folder(Path.cwd()), "training"), checkpoint)
         evaluation = evaluate_checkpoints(
             checkpoints,
             stores,

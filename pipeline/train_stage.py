@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 from fakeface import STAGES
 from fakeface.errors import UserError, one_sentence_errors
 from fakeface.params import Params, experiment_parameters, load_params
+from fakeface.tables import write_json
 
 if TYPE_CHECKING:
     from fakeface import tracking
+    from fakeface.device import Device
+    from fakeface.store import Store
+    from fakeface.training_state import SavedTraining
 
 
 def main(arguments: list[str]) -> None:
@@ -32,27 +36,55 @@ def main(arguments: list[str]) -> None:
 
 def train(params: Params, stage: str, run: tracking.Run) -> None:
     """Train one stage with its curves going to `run`, and write its files."""
-    from fakeface.checkpoints import save_checkpoint
     from fakeface.device import prepare_tensorflow
+    from fakeface.stage_inputs import stage_digest
     from fakeface.store import open_store
-    from fakeface.tables import write_json
+    from fakeface.tracking.identity import main_folder, private_folder
 
     device = prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
 
-    from fakeface.training import train_stage, write_history
+    import tensorflow as tf
+
+    from fakeface.training_state import remove_finished, saved_training
 
     position = STAGES.index(stage)
     stores = {name: open_store(Path("datasets/split") / name) for name in STAGES[: position + 1]}
     previous = Path(f"models/{STAGES[position - 1]}.h5") if position else None
     print(f"{stage}: {params.recipe} recipe on {device.kind} ({device.name}), {device.precision}", flush=True)
-    epochs = params.stage_settings(stage).epochs
-    trained = train_stage(params, stage, stores, previous, device.precision, [partial(run.log_epoch, of=epochs)])
+    unfinished = private_folder(main_folder(Path.cwd()), "training")
+    if previous is not None:
+        remove_finished(unfinished, previous)
+    digest = stage_digest(Path.cwd(), f"train_{stage}", device.kind, device.precision, tf.__version__)
+    with saved_training(unfinished, f"{stage}-{digest[:16]}") as saved:
+        _train_and_write(params, stage, stores, previous, device, saved, run)
+
+
+def _train_and_write(
+    params: Params,
+    stage: str,
+    stores: dict[str, Store],
+    previous: Path | None,
+    device: Device,
+    saved: SavedTraining,
+    run: tracking.Run,
+) -> None:
+    from fakeface.checkpoints import save_checkpoint
+    from fakeface.training import train_stage, write_history
+
+    epochs, done = params.stage_settings(stage).epochs, saved.progress
+    if done.epoch:
+        print(f"{stage}: goes on after epoch {done.epoch} of {epochs}", flush=True)
+    for row in done.history:  # for a row that is not the one of the interrupted run
+        run.log_epoch(int(row["epoch"]), {name: value for name, value in row.items() if name != "epoch"})
+    log_epoch = partial(run.log_epoch, first=done.epoch + 1, of=epochs)
+    trained = train_stage(params, stage, stores, previous, device.precision, [log_epoch], saved)
     save_checkpoint(trained.model, trained.facts, Path(f"models/{stage}.h5"))
     write_history(trained.fit.history, Path(f"reports/history/{stage}.csv"))
     speed = {"seconds": trained.fit.seconds, "images_per_second": trained.fit.images_per_second}
     write_json(Path(f"reports/timing/{stage}.json"), speed | {"device": device.name, "precision": device.precision})
     run.log_metrics({"seconds": trained.fit.seconds})
     run.set_tags({"device": f"{device.kind}: {device.name}", "precision": device.precision})
+    saved.finish(Path(f"models/{stage}.h5"))
 
 
 if __name__ == "__main__":

@@ -14,13 +14,26 @@ PROJECT = Path(__file__).parents[1]
 LIBRARY = PROJECT / "src" / "fakeface"
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # Reads, writes, checks or reports; decides no output.
-DECIDES_NOTHING = {"errors", "progress", "params", "tables", "disk", "tracking", "fetch", "archives", "transfer"}
+DECIDES_NOTHING = {"errors", "progress", "params", "tables", "disk", "tracking", "fetch", "archives", "transfer"} | {
+    "python_calls",
+    "stage_inputs",
+    "stopping",
+    "training_state",
+}
 # Imported for a name alone: crops and steps are checked by params, the columns of a history by evaluate.
 ONLY_A_NAME = {
     "download": {"images", "augment_steps"},
     "split": {"augment_steps", "image_files", "sources"},
     "train": {"images"},
-    "evaluate": {"images", "training", "augment", "augment_arrays", "augment_steps", "augment_tensors"},
+    "evaluate": {
+        "images",
+        "training",
+        "training_callbacks",
+        "augment",
+        "augment_arrays",
+        "augment_steps",
+        "augment_tensors",
+    },
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ _SYSTEM_ERRORS = {
     errno.EISDIR: "a file is expected there, and it is a folder; move the folder away",
     errno.ENOTDIR: "a folder is expected there, and part of the path is a file; move the file away",
 }
+_SIGNALS = {128 + number: number.name for number in (signal.SIGTERM, signal.SIGHUP)}
 
 
 class UserError(Exception):
@@ -30,11 +32,18 @@ class UserError(Exception):
 
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
-    """End the process with one sentence for a UserError, an operating system error (exit code 1) or Ctrl-C (130)."""
+    """End the process with one sentence: after a UserError or an operating system error (exit code 1), and a signal.
+
+    Ctrl-C exits with 130; SystemExit(143) and (129), which handlers of SIGTERM and SIGHUP raise, keep their codes.
+    """
     try:
         yield
     except KeyboardInterrupt:
         _exit_with("stopped by you; run the same command again to go on with what is left.", 130)
+    except SystemExit as end:
+        if end.code not in _SIGNALS:
+            raise
+        _exit_with(f"stopped by {_SIGNALS[end.code]}; run the same command again to go on with what is left.", end.code)
     except UserError as error:
         _exit_with(str(error))
     except OSError as error:

@@ -21,6 +21,8 @@ def build_network(name: str, image_size: int, batch_norm_momentum: float) -> tf.
     """
     import tensorflow as tf
 
+    # Dropout then draws from a generator whose state can be set, so that an interrupted training can go on.
+    tf.keras.backend.experimental.enable_tf_random_generator()
     tf.keras.backend.clear_session()  # equal layer names, so equal bytes of a checkpoint, however often it is called
     images = tf.keras.Input((image_size, image_size, 3), name="images", dtype="float32")
     features = NETWORKS[name](images, batch_norm_momentum)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,16 +17,17 @@ from fakeface.checkpoints import CheckpointFacts
 from fakeface.errors import UserError
 from fakeface.inputs import ImagePool, pool_of, scoring_dataset, training_dataset
 from fakeface.params import Params
-from fakeface.progress import progress
 from fakeface.scoring import score_pool
+from fakeface.stopping import stops_between_steps
 from fakeface.store import Store
 from fakeface.tables import write_rows
+from fakeface.training_state import Progress, SavedTraining
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Called after each epoch with its number (from 1) and loss, accuracy, val_loss, val_accuracy, lr, images_per_second.
-EpochListener = Callable[[int, Mapping[str, float]], None]
+    from fakeface.training_callbacks import EpochListener, Reporter
+
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr")
 
 
@@ -47,16 +47,24 @@ def fit_stage(
     training: ImagePool,
     validation: ImagePool,
     listeners: Sequence[EpochListener] = (),
+    saved: SavedTraining | None = None,
 ) -> FitResult:
     """Train `model` in place on `training`, validating on `validation` after each epoch.
 
+    With `saved`, go on after the last epoch that it keeps, and keep every further one; history and time are those of
+    the whole stage.
+
     Raises:
         UserError: the loss is no longer a finite number; names the epoch, the step and the learning rate.
+        KeyboardInterrupt, SystemExit: asked for by a signal; raised between two steps.
     """
     from fakeface.augment import build_augmentation
+    from fakeface.training_callbacks import Reporter, Stopper
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
     steps = settings.steps_per_epoch or max(1, len(training) // settings.batch_size)
+    compile_for_training(model, recipe.schedule, settings.lr, steps * settings.epochs)
+    done = _go_on(model, saved, params.deterministic)
     batches = training_dataset(
         training,
         build_augmentation(recipe.augmentation_steps(stage), params.seed),
@@ -65,23 +73,70 @@ def fit_stage(
         settings.epochs,
         recipe.balance,
         params.seed,
+        first_epoch=done.epoch,
     )
-    compile_for_training(model, recipe.schedule, settings.lr, steps * settings.epochs)
-    reporter = _reporter_callback(stage, settings.epochs, steps, settings.batch_size, listeners)
-    start = time.perf_counter()
-    model.fit(
-        batches,
-        epochs=settings.epochs,
-        steps_per_epoch=steps,
-        validation_data=scoring_dataset(
-            _validated(validation, settings.validation_steps, params.validation_batch_size),
-            params.validation_batch_size,
-        ),
-        callbacks=[reporter, *_schedule_callbacks(params)],
-        verbose=0,
-    )
-    seconds = time.perf_counter() - start
-    return FitResult(reporter.history, seconds, steps * settings.batch_size * settings.epochs / seconds)
+    reporter = Reporter(stage, settings.epochs, steps, settings.batch_size, listeners, done)
+    with _told_how_it_ended(stage, settings.epochs, saved, reporter), stops_between_steps() as stop_if_asked:
+        model.fit(
+            batches,
+            initial_epoch=done.epoch,
+            epochs=settings.epochs,
+            steps_per_epoch=steps,
+            validation_data=scoring_dataset(
+                _validated(validation, settings.validation_steps, params.validation_batch_size),
+                params.validation_batch_size,
+            ),
+            callbacks=[*_callbacks(params, model, reporter, saved), Stopper(stop_if_asked)],
+            verbose=0,
+        )
+    trained = steps * settings.batch_size * settings.epochs
+    return FitResult(reporter.history, reporter.seconds, trained / max(reporter.seconds, 1e-9))
+
+
+def _go_on(model: tf.keras.Model, saved: SavedTraining | None, deterministic: bool) -> Progress:
+    if saved is None:
+        return Progress()
+    if deterministic:
+        saved.refuse_known_divergence()
+    saved.restore(_tensors(model))
+    return saved.progress
+
+
+def _tensors(model: tf.keras.Model) -> Mapping[str, Any]:
+    """Return all that an epoch changes, as objects that tf.train.Checkpoint can keep."""
+    return {"model": model, "optimizer": model.optimizer}
+
+
+def _callbacks(params: Params, model: tf.keras.Model, reporter: Reporter, saved: SavedTraining | None) -> list[Any]:
+    """Return the callbacks in their order: the report has the rate before the plateau changes it, the state after."""
+    from fakeface.training_callbacks import Plateau, RandomLayers, Saver
+
+    plateau = None
+    if params.chosen_recipe().schedule == "plateau":
+        plateau = Plateau(reporter.done.counters, **params.reduce_lr.model_dump())
+    saver = Saver(saved, _tensors(model), reporter, plateau) if saved else None
+    return [each for each in (RandomLayers(params.seed), reporter, plateau, saver) if each is not None]
+
+
+@contextmanager
+def _told_how_it_ended(stage: str, epochs: int, saved: SavedTraining | None, reporter: Reporter) -> Iterator[None]:
+    """Take the progress bar away, and say what is kept of a fit that does not come to its end."""
+    from fakeface.training_callbacks import LossIsNoNumberError
+
+    try:
+        yield
+    except LossIsNoNumberError as error:
+        if saved is None:
+            raise
+        saved.note_divergence(str(error))
+        raise UserError(f"{error} {saved.last_good()}") from None
+    except (KeyboardInterrupt, SystemExit):
+        if saved is not None:
+            kept = saved.progress.epoch
+            print(f"{stage}: stopped; {kept} of {epochs} epochs are kept.", file=sys.stderr, flush=True)
+        raise
+    finally:
+        reporter.display.close()
 
 
 def _validated(pool: ImagePool, steps: int | None, batch_size: int) -> ImagePool:
@@ -99,59 +154,7 @@ def compile_for_training(model: tf.keras.Model, schedule: str, lr: float, total_
     rate = tf.keras.optimizers.schedules.CosineDecay(lr, total_steps, alpha=0.01) if schedule == "cosine" else lr
     optimizer = tf.keras.optimizers.Adam(learning_rate=rate)
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-
-
-def _schedule_callbacks(params: Params) -> list[Any]:
-    import tensorflow as tf
-
-    if params.chosen_recipe().schedule != "plateau":
-        return []
-    return [tf.keras.callbacks.ReduceLROnPlateau(**params.reduce_lr.model_dump(), mode="auto", verbose=0)]
-
-
-def _reporter_callback(stage: str, epochs: int, steps: int, batch_size: int, listeners: Sequence[EpochListener]) -> Any:
-    """Return a Keras callback that shows progress, keeps `history`, tells the listeners, and stops at a NaN loss."""
-    import tensorflow as tf
-
-    class Reporter(tf.keras.callbacks.Callback):  # type: ignore[misc]
-        history: list[dict[str, float]]
-
-        def on_train_begin(self, logs: Any = None) -> None:
-            self.history = []
-            self.display = ExitStack()
-            self.advance = self.display.enter_context(progress(f"{stage}: training steps", epochs * steps))
-
-        def on_train_end(self, logs: Any = None) -> None:
-            self.display.close()
-
-        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-            self.epoch, self.training_seconds, self.began = epoch, 0.0, time.perf_counter()
-
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-            self.training_seconds = time.perf_counter() - self.began
-            self.advance(1)
-            if not math.isfinite(logs["loss"]):
-                self.display.close()
-                raise UserError(
-                    f"{stage}: the loss is {logs['loss']} in epoch {self.epoch + 1}, step {batch + 1}, at learning "
-                    f"rate {self._rate():g}; the checkpoint before it is kept; try a smaller rate, for example "
-                    f"-S stages.{stage}.lr={self._rate() / 10:g}."
-                )
-
-        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-            names = ("loss", "accuracy", "val_loss", "val_accuracy")
-            row = {name: float(logs[name]) for name in names} | {"lr": self._rate()}
-            speed = steps * batch_size / max(self.training_seconds, 1e-9)
-            self.history.append({"epoch": epoch + 1, **row})
-            shown = ", ".join(f"{name} {row[name]:.4f}" for name in names)
-            print(f"{stage} epoch {epoch + 1}/{epochs}: {shown}, lr {row['lr']:.2g}, {speed:.0f} images/s", flush=True)
-            for listener in listeners:
-                listener(epoch + 1, row | {"images_per_second": speed})
-
-        def _rate(self) -> float:
-            return float(tf.keras.backend.get_value(self.model.optimizer.learning_rate))
-
-    return Reporter()
+    model.optimizer.build(model.trainable_variables)  # so that a saved training finds a place for Adam's moments
 
 
 def write_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
@@ -175,10 +178,12 @@ def train_stage(
     previous: Path | None,
     precision: str,
     listeners: Sequence[EpochListener] = (),
+    saved: SavedTraining | None = None,
 ) -> TrainedStage:
     """Train one stage from the checkpoint before it (None: fresh weights), and calibrate it on validation images.
 
     `stores` maps each stage up to this one to its images; the earlier ones are read when the recipe replays them.
+    With `saved`, an interrupted training goes on where it was.
 
     Raises:
         UserError: a bad checkpoint, or a loss that is no longer a number.
@@ -194,7 +199,7 @@ def train_stage(
         model, facts = load_checkpoint(previous)
         _refuse_another_network(previous, facts, params)
     validation = pool_of(seen, "valid")
-    fit = fit_stage(model, params, stage, pool_of(seen, "train"), validation, listeners)
+    fit = fit_stage(model, params, stage, pool_of(seen, "train"), validation, listeners, saved)
     facts = CheckpointFacts(
         stage=stage,
         recipe=params.recipe,

@@ -1,0 +1,37 @@
+"""One digest of all that decides the outputs of a stage, as dvc.yaml lists it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fakeface.store import FACTS
+
+
+def stage_digest(project: Path, stage: str, *more: str) -> str:
+    """Return a SHA-256 (hex) over the parameters, code and data of a stage of dvc.yaml, and over `more`.
+
+    A folder of images counts with the sums that stand in it, which open_store compares with the bytes; a file with its
+    bytes; what is missing counts as that.
+    """
+    description = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
+    params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
+    parameters = {key: _parameter(params, key.replace("${recipe}", params["recipe"])) for key in description["params"]}
+    files = {path: _sha256(project / path) for path in description["deps"]}
+    text = json.dumps([stage, parameters, files, more], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parameter(params: Any, key: str) -> Any:
+    for part in key.split("."):
+        params = params[part]
+    return params
+
+
+def _sha256(path: Path) -> str:
+    file = path / FACTS if path.is_dir() else path
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"

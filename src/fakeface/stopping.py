@@ -1,0 +1,65 @@
+"""Ends a long computation between two of its steps, when the user or the system asks for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from fakeface.errors import UserError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def stops_between_steps() -> Iterator[Callable[[], None]]:
+    """Give a function to be called after each step, which ends the work there if it was asked for in the meantime.
+
+    An exception out of a signal's handler may come anywhere, also where Python swallows it; so the handler only notes
+    the signal. A second one has its usual effect at once. Signals that are ignored (nohup) stay so.
+
+    Raises (from the function, and at the block's end):
+        KeyboardInterrupt: after SIGINT.
+        SystemExit: after SIGTERM or SIGHUP, with the shell's code (143, 129).
+        UserError: DVC, which ran this stage, is gone, and nobody would take up what the stage makes.
+    """
+    asked: list[int] = []
+    parent = os.getppid() if "DVC_STAGE" in os.environ else None
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        asked.append(number)
+        _restore(before)
+
+    def stop_if_asked() -> None:
+        if asked:
+            raise KeyboardInterrupt if asked[0] == signal.SIGINT else SystemExit(128 + asked[0])
+        if parent not in (None, os.getppid()):
+            raise UserError("DVC, which ran this stage, was killed; run the same command again to go on.")
+
+    before = _replace_handlers(note)
+    try:
+        yield stop_if_asked
+        stop_if_asked()
+    finally:
+        _restore(before)
+
+
+_Handlers = dict[signal.Signals, Callable[[int, FrameType | None], object] | int]
+
+
+def _replace_handlers(by: Callable[[int, FrameType | None], object]) -> _Handlers:
+    if threading.current_thread() is not threading.main_thread():
+        return {}  # Python lets only the main thread set handlers
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    ours: _Handlers = {number: old for number, old in before.items() if old not in (None, signal.SIG_IGN)}
+    for number in ours:
+        signal.signal(number, by)
+    return ours
+
+
+def _restore(handlers: _Handlers) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)

@@ -1,0 +1,153 @@
+"""What happens beside the steps of a training: report, rate, randomness, keeping the state, stopping."""
+# ruff: noqa: D102  Keras says what these methods are
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import tensorflow as tf
+
+from fakeface.errors import UserError
+from fakeface.progress import progress
+from fakeface.training_state import Progress, SavedTraining
+
+# Called after each epoch with its number (from 1) and loss, accuracy, val_loss, val_accuracy, lr, images_per_second.
+EpochListener = Callable[[int, Mapping[str, float]], None]
+
+
+class LossIsNoNumberError(UserError):
+    """The loss is NaN or infinite."""
+
+
+class Reporter(tf.keras.callbacks.Callback):  # type: ignore[misc]
+    """Shows progress, keeps `history` and `seconds`, tells the listeners, and stops at a loss that is no number."""
+
+    def __init__(
+        self,
+        stage: str,
+        epochs: int,
+        steps: int,
+        batch_size: int,
+        listeners: Sequence[EpochListener] = (),
+        done: Progress | None = None,
+    ) -> None:
+        super().__init__()
+        self.stage, self.epochs, self.steps, self.batch_size = stage, epochs, steps, batch_size
+        self.listeners = listeners
+        self.done = done or Progress()
+        self.history: list[dict[str, float]] = [dict(row) for row in self.done.history]
+        self.seconds = self.done.seconds
+        self.display = ExitStack()
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self.fit_began = time.perf_counter()
+        total = (self.epochs - self.done.epoch) * self.steps
+        self.advance = self.display.enter_context(progress(f"{self.stage}: training steps", total))
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self.display.close()
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self.epoch, self.training_seconds, self.began = epoch, 0.0, time.perf_counter()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.training_seconds = time.perf_counter() - self.began
+        self.advance(1)
+        self._refuse_no_number("loss", logs["loss"], batch + 1)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._refuse_no_number("validation loss", logs["val_loss"], self.steps)
+        names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        speed = self.steps * self.batch_size / max(self.training_seconds, 1e-9)
+        row = {name: float(logs[name]) for name in names} | {"lr": self._rate(), "images_per_second": speed}
+        self.seconds = self.done.seconds + time.perf_counter() - self.fit_began
+        self.history.append({"epoch": epoch + 1, **row})
+        shown = ", ".join(f"{name} {row[name]:.4f}" for name in names)
+        print(
+            f"{self.stage} epoch {epoch + 1}/{self.epochs}: {shown}, lr {row['lr']:.2g}, {speed:.0f} images/s",
+            flush=True,
+        )
+        for listener in self.listeners:
+            listener(epoch + 1, row)
+
+    def _refuse_no_number(self, what: str, value: float, step: int) -> None:
+        if not math.isfinite(value):
+            raise LossIsNoNumberError(
+                f"{self.stage}: the {what} is {value} in epoch {self.epoch + 1}, step {step}, at learning rate "
+                f"{self._rate():g}; try a smaller rate, for example -S stages.{self.stage}.lr={self._rate() / 10:g}, "
+                "which starts the stage anew."
+            )
+
+    def _rate(self) -> float:
+        return float(tf.keras.backend.get_value(self.model.optimizer.learning_rate))
+
+
+class Plateau(tf.keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc]
+    """Keras' ReduceLROnPlateau with its best value and its counters taken up from `counters`."""
+
+    NAMES = ("best", "wait", "cooldown_counter")
+
+    def __init__(self, counters: Mapping[str, float], **settings: Any) -> None:
+        super().__init__(mode="auto", verbose=0, **settings)
+        self._taken_up = counters
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        super().on_train_begin(logs)  # resets them
+        for name, value in self._taken_up.items():
+            setattr(self, name, value)
+
+    def counters(self) -> dict[str, float]:
+        """What `counters` of a later training is to be."""
+        return {name: float(getattr(self, name)) for name in self.NAMES}
+
+
+class RandomLayers(tf.keras.callbacks.Callback):  # type: ignore[misc]
+    """Has dropout and its like draw from a generator that depends on the seed, the epoch and the layer alone.
+
+    Keras counts on through the whole training otherwise, and keeps the count out of every checkpoint. Works for layers
+    with a tf.random.Generator, which build_network asks for.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        for layer in self.model.submodules:
+            random = getattr(layer, "_random_generator", None)
+            if isinstance(layer, tf.keras.layers.Layer) and random is not None:
+                text = f"{self.seed} {epoch} {layer.name}"
+                random._generator.reset_from_seed(int(hashlib.sha256(text.encode()).hexdigest()[:8], 16))
+
+
+class Saver(tf.keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps the state after each epoch; comes after the callbacks whose state it keeps."""
+
+    def __init__(
+        self, saved: SavedTraining, tensors: Mapping[str, Any], reporter: Reporter, plateau: Plateau | None
+    ) -> None:
+        super().__init__()
+        self.saved, self.tensors, self.reporter, self.plateau = saved, tensors, reporter, plateau
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        counters = self.plateau.counters() if self.plateau else {}
+        self.saved.save(self.tensors, Progress(epoch + 1, self.reporter.seconds, self.reporter.history, counters))
+
+
+class Stopper(tf.keras.callbacks.Callback):  # type: ignore[misc]
+    """Calls a function after each step of training and validation, which ends the training by an exception."""
+
+    def __init__(self, stop_if_asked: Callable[[], None]) -> None:
+        super().__init__()
+        self.stop_if_asked = stop_if_asked
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.stop_if_asked()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self.stop_if_asked()
