@@ -406,11 +406,13 @@ from fakeface.device import quiet_tensorflow
 quiet_tensorflow()
 import numpy as np, tensorflow as tf
 from fakeface.augment import build_augmentation
-images = tf.zeros((64, 64, 64, 3), tf.uint8)
-build_augmentation([{"op": "gaussian_filter2d"}], 1)(images, [0, 0])
+from fakeface.inputs import pool_of, training_dataset
+from fakeface.store import Store
+names = np.full(64, "train")
+pool = pool_of([Store(np.zeros((64, 64, 64, 3), np.uint8), np.zeros(64, np.uint8), names, names, names)], "train")
+build_augmentation([{"op": "gaussian_filter2d"}], 1)(pool.take(np.arange(64)), [0, 0])
 augment = build_augmentation([{"op": "jpeg_compression"}], 1)
-dataset = tf.data.Dataset.range(10**9).map(lambda n: augment(images, tf.stack([n, n])), num_parallel_calls=2)
-batches = iter(dataset.prefetch(20))
+batches = iter(training_dataset(pool, augment, 64, 10**4, 10**4, "none", seed=1).prefetch(20))
 next(batches)
 next(batches)
 """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from fakeface.scored_sets import evaluate_checkpoints
 from fakeface.scoring import score_pool
 from fakeface.store import Store
 from fakeface.training import TrainedStage, train_stage, write_history
+from fakeface.training_state import saved_training
 
 quiet_tensorflow()
 PROJECT = Path(__file__).parents[1]
@@ -119,12 +122,24 @@ def test_a_stage_learns_and_is_calibrated(first_stage: TrainedStage, stores: dic
     assert calibration.n_real + calibration.n_fake == len(pool_of([stores["stage1"]], "valid"))
 
 
-def test_the_same_seed_trains_the_same_bytes(
-    first_stage: TrainedStage, stores: dict[str, Store], tmp_path: Path
+def test_a_stage_stopped_by_a_signal_goes_on_to_the_same_bytes(
+    first_stage: TrainedStage, stores: dict[str, Store], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     params = small_params()
+    told = []
+
+    def listen(epoch: int, _numbers: object) -> None:
+        told.append(epoch)
+        if epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
     prepare_tensorflow("cpu", "float32", params.seed, params.deterministic)
-    again = train_stage(params, "stage1", stores, None, "float32")
+    with saved_training(tmp_path, "stage1") as saved, pytest.raises(KeyboardInterrupt):
+        train_stage(params, "stage1", stores, None, "float32", [listen], saved)
+    assert "stage1: stopped; 2 of 3 epochs are kept." in capsys.readouterr().err
+    with saved_training(tmp_path, "stage1") as saved:
+        again = train_stage(params, "stage1", stores, None, "float32", [listen], saved)
+    assert told == [1, 2, 3]
     save_checkpoint(first_stage.model, first_stage.facts, tmp_path / "a.h5")
     save_checkpoint(again.model, again.facts, tmp_path / "b.h5")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
@@ -153,7 +168,7 @@ def test_another_networks_checkpoint_is_refused(
         train_stage(params, "stage2", stores, tmp_path / "stage1.h5", "float32")
 
 
-def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[str, Store]) -> None:
+def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[str, Store], tmp_path: Path) -> None:
     params = small_params(lr=1.0, recipe="seed")
     from fakeface.models import build_network
     from fakeface.training import fit_stage
@@ -162,8 +177,12 @@ def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[st
     kernel, bias = model.get_layer("logits").get_weights()
     model.get_layer("logits").set_weights([np.full_like(kernel, np.nan), bias])
     pool = pool_of([stores["stage1"]], "train")
-    with pytest.raises(UserError, match=r"stage1: the loss is nan in epoch 1, step 1, at learning rate 1;"):
-        fit_stage(model, params, "stage1", pool, pool)
+    sentence = r"stage1: the loss is nan in epoch 1, step 1, at learning rate 1;"
+    with saved_training(tmp_path, "stage1") as saved:
+        with pytest.raises(UserError, match=sentence):
+            fit_stage(model, params, "stage1", pool, pool, saved=saved)
+        with pytest.raises(UserError, match=sentence + ".*would come to the same again"):
+            fit_stage(model, params, "stage1", pool, pool, saved=saved)
 
 
 def test_every_checkpoint_is_scored_on_every_set(

@@ -132,6 +132,7 @@ def training_dataset(
         return tf.cast(augment(images, tf.stack([tf.constant(seed, tf.int64), step])), tf.float32), labels
 
     numbers = tf.data.Dataset.range(first_epoch * steps_per_epoch, epochs * steps_per_epoch)
+    batch = tf.autograph.experimental.do_not_convert(batch)  # plain TensorFlow; converting it takes a second
     return numbers.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
 
 
@@ -148,7 +149,8 @@ def scoring_dataset(pool: ImagePool, batch_size: int) -> tf.data.Dataset:
         images, labels = read(number)
         return tf.cast(images, tf.float32), labels
 
-    return tf.data.Dataset.range(-(-len(pool) // batch_size)).map(batch).prefetch(4)
+    batches = tf.data.Dataset.range(-(-len(pool) // batch_size))
+    return batches.map(tf.autograph.experimental.do_not_convert(batch)).prefetch(4)
 
 
 def _reading(pool: ImagePool, batch_size: int | None, positions_of: Callable[[int], Indices]) -> Callable[[Any], Any]:
