@@ -203,9 +203,9 @@ def test_a_training_of_other_settings_images_or_code_is_another_one(tmp_path: Pa
 def test_a_training_that_lost_its_loss_is_not_repeated_for_ever(tmp_path: Path, values: dict[str, object]) -> None:
     with saved_training(tmp_path, "stage1") as saved:
         saved.save(values, Progress(3))
-        saved.note_divergence("stage1: the loss is nan in epoch 4, step 7.")
+        saved.note_divergence("stage1: the loss is nan in epoch 4, step 7", "try a smaller rate")
     with saved_training(tmp_path, "stage1") as again:
-        with pytest.raises(UserError, match=r"epoch 4, step 7\. .*delete (\S+)\.$") as refused:
+        with pytest.raises(UserError, match=r"epoch 4, step 7; .*try a smaller rate; .*delete \S+\.$") as refused:
             again.refuse_known_divergence()
         Path(str(refused.value).rsplit(maxsplit=1)[-1].removesuffix(".")).unlink()
         again.refuse_known_divergence()

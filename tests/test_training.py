@@ -137,12 +137,13 @@ def test_a_stage_stopped_by_a_signal_goes_on_to_the_same_bytes(
     with saved_training(tmp_path, "stage1") as saved, pytest.raises(KeyboardInterrupt):
         train_stage(params, "stage1", stores, None, "float32", [listen], saved)
     assert "stage1: stopped; 2 of 3 epochs are kept." in capsys.readouterr().err
-    with saved_training(tmp_path, "stage1") as saved:
-        again = train_stage(params, "stage1", stores, None, "float32", [listen], saved)
-    assert told == [1, 2, 3]
     save_checkpoint(first_stage.model, first_stage.facts, tmp_path / "a.h5")
-    save_checkpoint(again.model, again.facts, tmp_path / "b.h5")
-    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    for _after_epoch in (2, 3):  # the second time all epochs are behind it, and only the files are not written
+        with saved_training(tmp_path, "stage1") as saved:
+            again = train_stage(params, "stage1", stores, None, "float32", [listen], saved)
+        save_checkpoint(again.model, again.facts, tmp_path / "b.h5")
+        assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    assert told == [1, 2, 3]
     write_history(first_stage.fit.history, tmp_path / "a.csv")
     write_history(again.fit.history, tmp_path / "b.csv")
     assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
@@ -179,9 +180,9 @@ def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[st
     pool = pool_of([stores["stage1"]], "train")
     sentence = r"stage1: the loss is nan in epoch 1, step 1, at learning rate 1;"
     with saved_training(tmp_path, "stage1") as saved:
-        with pytest.raises(UserError, match=sentence):
+        with pytest.raises(UserError, match=sentence + r" no epoch was whole; .*-S stages\.stage1\.lr=0\.1"):
             fit_stage(model, params, "stage1", pool, pool, saved=saved)
-        with pytest.raises(UserError, match=sentence + ".*would come to the same again"):
+        with pytest.raises(UserError, match=sentence + ".*come to the same again"):
             fit_stage(model, params, "stage1", pool, pool, saved=saved)
 
 

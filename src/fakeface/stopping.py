@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import psutil  # type: ignore[import-untyped, unused-ignore]
+
 from fakeface.errors import UserError
 
+_SHELLS = {"sh", "dash", "bash", "zsh", "fish", "ksh"}
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -27,7 +30,7 @@ def stops_between_steps() -> Iterator[Callable[[], None]]:
         UserError: DVC, which ran this stage, is gone, and nobody would take up what the stage makes.
     """
     asked: list[int] = []
-    parent = os.getppid() if "DVC_STAGE" in os.environ else None
+    dvc = _caller() if "DVC_STAGE" in os.environ else None
 
     def note(number: int, _frame: FrameType | None) -> None:
         asked.append(number)
@@ -36,7 +39,7 @@ def stops_between_steps() -> Iterator[Callable[[], None]]:
     def stop_if_asked() -> None:
         if asked:
             raise KeyboardInterrupt if asked[0] == signal.SIGINT else SystemExit(128 + asked[0])
-        if parent not in (None, os.getppid()):
+        if dvc is not None and not _alive(dvc):
             raise UserError("DVC, which ran this stage, was killed; run the same command again to go on.")
 
     before = _replace_handlers(note)
@@ -45,6 +48,21 @@ def stops_between_steps() -> Iterator[Callable[[], None]]:
         stop_if_asked()
     finally:
         _restore(before)
+
+
+def _caller() -> psutil.Process | None:
+    """The process that started this one, by way of a shell or not."""
+    try:
+        return next((each for each in psutil.Process().parents() if each.name() not in _SHELLS), None)
+    except psutil.Error:
+        return None
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 _Handlers = dict[signal.Signals, Callable[[int, FrameType | None], object] | int]

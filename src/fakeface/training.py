@@ -76,7 +76,7 @@ def fit_stage(
         first_epoch=done.epoch,
     )
     reporter = Reporter(stage, settings.epochs, steps, settings.batch_size, listeners, done)
-    with _told_how_it_ended(stage, settings.epochs, saved, reporter), stops_between_steps() as stop_if_asked:
+    with _told_how_it_ended(params, stage, saved, reporter), stops_between_steps() as stop_if_asked:
         model.fit(
             batches,
             initial_epoch=done.epoch,
@@ -108,18 +108,19 @@ def _tensors(model: tf.keras.Model) -> Mapping[str, Any]:
 
 
 def _callbacks(params: Params, model: tf.keras.Model, reporter: Reporter, saved: SavedTraining | None) -> list[Any]:
-    """Return the callbacks in their order: the report has the rate before the plateau changes it, the state after."""
-    from fakeface.training_callbacks import Plateau, RandomLayers, Saver
+    """Return the callbacks in their order: the report has the rate that was used, the state the one that is next."""
+    from fakeface.training_callbacks import Plateau, RandomLayers, Saver, Teller
 
     plateau = None
     if params.chosen_recipe().schedule == "plateau":
         plateau = Plateau(reporter.done.counters, **params.reduce_lr.model_dump())
     saver = Saver(saved, _tensors(model), reporter, plateau) if saved else None
-    return [each for each in (RandomLayers(params.seed), reporter, plateau, saver) if each is not None]
+    in_order = (RandomLayers(params.seed), reporter, plateau, saver, Teller(reporter))
+    return [each for each in in_order if each is not None]
 
 
 @contextmanager
-def _told_how_it_ended(stage: str, epochs: int, saved: SavedTraining | None, reporter: Reporter) -> Iterator[None]:
+def _told_how_it_ended(params: Params, stage: str, saved: SavedTraining | None, reporter: Reporter) -> Iterator[None]:
     """Take the progress bar away, and say what is kept of a fit that does not come to its end."""
     from fakeface.training_callbacks import LossIsNoNumberError
 
@@ -128,12 +129,13 @@ def _told_how_it_ended(stage: str, epochs: int, saved: SavedTraining | None, rep
     except LossIsNoNumberError as error:
         if saved is None:
             raise
-        saved.note_divergence(str(error))
-        raise UserError(f"{error} {saved.last_good()}") from None
+        saved.note_divergence(error.what, error.advice)
+        then = "ends so again and is refused" if params.deterministic else "tries again from there"
+        raise UserError(f"{error.what}; {saved.last_good()}; the same command {then}, {error.advice}.") from None
     except (KeyboardInterrupt, SystemExit):
         if saved is not None:
-            kept = saved.progress.epoch
-            print(f"{stage}: stopped; {kept} of {epochs} epochs are kept.", file=sys.stderr, flush=True)
+            kept = f"{saved.progress.epoch} of {params.stage_settings(stage).epochs} epochs are kept"
+            print(f"{stage}: stopped; {kept}.", file=sys.stderr, flush=True)
         raise
     finally:
         reporter.display.close()

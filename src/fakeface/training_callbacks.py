@@ -21,11 +21,15 @@ EpochListener = Callable[[int, Mapping[str, float]], None]
 
 
 class LossIsNoNumberError(UserError):
-    """The loss is NaN or infinite."""
+    """The loss is NaN or infinite; `what` happened where, and `advice`, both parts of a sentence."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(f"{what}; {advice}.")
+        self.what, self.advice = what, advice
 
 
 class Reporter(tf.keras.callbacks.Callback):  # type: ignore[misc]
-    """Shows progress, keeps `history` and `seconds`, tells the listeners, and stops at a loss that is no number."""
+    """Shows progress, gathers `history` and `seconds`, and stops at a loss that is no number; `tell` tells of them."""
 
     def __init__(
         self,
@@ -67,20 +71,24 @@ class Reporter(tf.keras.callbacks.Callback):  # type: ignore[misc]
         row = {name: float(logs[name]) for name in names} | {"lr": self._rate(), "images_per_second": speed}
         self.seconds = self.done.seconds + time.perf_counter() - self.fit_began
         self.history.append({"epoch": epoch + 1, **row})
-        shown = ", ".join(f"{name} {row[name]:.4f}" for name in names)
+
+    def tell(self) -> None:
+        """Print the last epoch, and give it to the listeners."""
+        row = dict(self.history[-1])
+        epoch, speed = int(row.pop("epoch")), row["images_per_second"]
+        shown = ", ".join(f"{name} {row[name]:.4f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy"))
         print(
-            f"{self.stage} epoch {epoch + 1}/{self.epochs}: {shown}, lr {row['lr']:.2g}, {speed:.0f} images/s",
-            flush=True,
+            f"{self.stage} epoch {epoch}/{self.epochs}: {shown}, lr {row['lr']:.2g}, {speed:.0f} images/s", flush=True
         )
         for listener in self.listeners:
-            listener(epoch + 1, row)
+            listener(epoch, row)
 
     def _refuse_no_number(self, what: str, value: float, step: int) -> None:
         if not math.isfinite(value):
             raise LossIsNoNumberError(
-                f"{self.stage}: the {what} is {value} in epoch {self.epoch + 1}, step {step}, at learning rate "
-                f"{self._rate():g}; try a smaller rate, for example -S stages.{self.stage}.lr={self._rate() / 10:g}, "
-                "which starts the stage anew."
+                f"{self.stage}: the {what} is {value} in epoch {self.epoch + 1}, step {step}, "
+                f"at learning rate {self._rate():g}",
+                f"a smaller rate, for example -S stages.{self.stage}.lr={self._rate() / 10:g}, starts the stage anew",
             )
 
     def _rate(self) -> float:
@@ -119,10 +127,10 @@ class RandomLayers(tf.keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         for layer in self.model.submodules:
-            random = getattr(layer, "_random_generator", None)
-            if isinstance(layer, tf.keras.layers.Layer) and random is not None:
+            generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
+            if generator is not None:
                 text = f"{self.seed} {epoch} {layer.name}"
-                random._generator.reset_from_seed(int(hashlib.sha256(text.encode()).hexdigest()[:8], 16))
+                generator.reset_from_seed(int(hashlib.sha256(text.encode()).hexdigest()[:8], 16))
 
 
 class Saver(tf.keras.callbacks.Callback):  # type: ignore[misc]
@@ -137,6 +145,17 @@ class Saver(tf.keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         counters = self.plateau.counters() if self.plateau else {}
         self.saved.save(self.tensors, Progress(epoch + 1, self.reporter.seconds, self.reporter.history, counters))
+
+
+class Teller(tf.keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells of an epoch once it is kept, so that what was told is never lost."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        super().__init__()
+        self.reporter = reporter
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.reporter.tell()
 
 
 class Stopper(tf.keras.callbacks.Callback):  # type: ignore[misc]

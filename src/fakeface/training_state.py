@@ -20,7 +20,7 @@ from typing import Any
 
 from fakeface.disk import clear_folder, make_folder
 from fakeface.errors import UserError
-from fakeface.tables import write_json
+from fakeface.tables import read_json, write_json
 
 _TENSORS, _PROGRESS, _DIVERGED, _RESULT = "tensors", "progress.json", "diverged.json", "result.json"
 KEPT = 8  # trainings; a stage that is never finished would stay for ever
@@ -84,14 +84,16 @@ class SavedTraining:
                 shutil.rmtree(path, ignore_errors=True)
 
     def last_good(self) -> str:
-        """Say what is kept."""
+        """Say what is kept, as a part of a sentence."""
         epoch = self.progress.epoch
-        return f"The state after epoch {epoch} is kept in {_shown(self._epoch(epoch))}." if epoch else ""
+        return (
+            f"the state after epoch {epoch} is kept in {_shown(self._epoch(epoch))}" if epoch else "no epoch was whole"
+        )
 
-    def note_divergence(self, sentence: str) -> None:
-        """Keep what was said when the loss was no longer a number."""
+    def note_divergence(self, what: str, advice: str) -> None:
+        """Keep what was said when the loss was no longer a number, both parts of a sentence."""
         with suppress(OSError):
-            write_json(self.folder / _DIVERGED, {"sentence": sentence})
+            write_json(self.folder / _DIVERGED, {"what": what, "advice": advice})
 
     def refuse_known_divergence(self) -> None:
         """Refuse a training that would repeat, step by step, one whose loss was no longer a number.
@@ -101,10 +103,10 @@ class SavedTraining:
         """
         path = self.folder / _DIVERGED
         if path.is_file():
+            said = read_json(path)
             raise UserError(
-                f"{json.loads(path.read_text(encoding='utf-8'))['sentence']} The same settings were tried before, and "
-                f"would come to the same again, because deterministic is true; to try them nevertheless from the last "
-                f"good epoch on, delete {_shown(path)}."
+                f"{said['what']}; that was with these very settings, which come to the same again where deterministic "
+                f"is true; {said['advice']}; to try nevertheless, from the last good epoch on, delete {_shown(path)}."
             )
 
     def finish(self, checkpoint: Path) -> None:

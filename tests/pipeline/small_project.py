@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
@@ -45,6 +46,26 @@ class Project:
         result = self.run(*command)
         assert result.returncode == 0, f"{' '.join(command)}\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
         return result.stdout
+
+    def kill_when_it_says(self, words: str, *command: str) -> None:
+        """Run a command, and kill it and all that it started as soon as a line that it prints begins so."""
+        with subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        ) as process:
+            assert process.stdout is not None
+            printed = []
+            for line in process.stdout:
+                printed.append(line)
+                if line.startswith(words):
+                    os.killpg(process.pid, signal.SIGKILL)
+                    return
+        raise AssertionError(f"{words!r} was not said:\n{''.join(printed)}")
 
     def params(self) -> dict[str, Any]:
         content = yaml.safe_load((self.folder / "params.yaml").read_text())

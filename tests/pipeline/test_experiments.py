@@ -27,6 +27,7 @@ class Experiments:
     project: Project
     workspace_name: str
     shown: dict[str, Any]  # what `dvc exp show` says of each, by name
+    printed_after_kill: str  # TEMP was killed in stage 3, and started again
     queue_status: str
     rows: Rows
 
@@ -40,11 +41,13 @@ def experiments(reproduced: Reproduced, tmp_path_factory: pytest.TempPathFactory
     project.done("dvc", "exp", "run", "--queue", "--name", QUEUED, "-S", "stages.stage3.lr=0.0005")
     _start_queue(project)  # works beside what follows
     project.done("dvc", "exp", "run", "-S", "lr=0.0003")
-    project.done("dvc", "exp", "run", "--temp", "--name", TEMP, "-S", "lr=0.001", "-S", "stages.stage3.lr=0.0007")
+    in_temp = ("dvc", "exp", "run", "--temp", "--name", TEMP, "-S", "lr=0.001", "-S", "stages.stage3.lr=0.0007")
+    project.kill_when_it_says("stage3 epoch 1/", *in_temp)
+    printed_after_kill = project.done(*in_temp)
     status = _wait_for_queue(project)
     shown = _shown(project)
     (workspace_name,) = set(shown) - {TEMP, QUEUED}
-    yield Experiments(project, workspace_name, shown, status, Rows(project))
+    yield Experiments(project, workspace_name, shown, printed_after_kill, status, Rows(project))
     project.run("dvc", "queue", "stop", "--kill")
 
 
@@ -77,6 +80,12 @@ def _accuracy(shown: Any) -> float:
 
 def test_the_queue_ends_well(experiments: Experiments) -> None:
     assert "Success" in experiments.queue_status, experiments.project.run("dvc", "queue", "logs", QUEUED).stdout
+
+
+def test_a_killed_experiment_goes_on_although_its_folder_is_gone(experiments: Experiments) -> None:
+    assert f"stage3: goes on after epoch 1 of {EPOCHS}" in experiments.printed_after_kill
+    assert "stage3 epoch 1/" not in experiments.printed_after_kill
+    assert list((experiments.project.folder / ".fakeface/training").iterdir()) == []
 
 
 def test_each_leaves_one_finished_row_in_the_main_folder(experiments: Experiments) -> None:
