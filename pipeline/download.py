@@ -1,21 +1,31 @@
-"""Stage `download`: what data.root names → datasets/raw, with a manifest that proves every byte."""
+"""Stage `download`: the sources of the chosen profile, fetched and unpacked where needed → datasets/raw."""
 
+import os
 from pathlib import Path
 
 from fakeface.errors import one_sentence_errors
+from fakeface.origins import choose_profile, collections_folder, data_folder, fetch_collections
 from fakeface.params import load_params
-from fakeface.raw import choose_profile, collect_sources
+from fakeface.raw import collect_sources
+
+UNPACKED = Path("datasets/unpacked")
 
 
 def main() -> None:
     """Collect the sources of the chosen profile."""
     data = load_params(Path("params.yaml")).data
-    name, profile = choose_profile(data)
-    collection = collect_sources(Path(data.root), name, profile, Path("datasets/raw"))
+    root = data_folder(data, UNPACKED)
+    name, profile = choose_profile(data, root)
+    # DVC works in a temporary folder at times; what was fetched lies in the project itself
+    collections = collections_folder(data, Path(os.environ.get("DVC_ROOT", "")))
+    fetch_collections(profile, collections)
+    collection = collect_sources(root, name, profile, Path("datasets/raw"), collections, UNPACKED)
     note = f" ({profile.note})" if profile.note else ""
     print(
         f"profile {name}{note}: {len(collection.files):,} images of {len(profile.sources)} sources in datasets/raw; "
-        f"{len(collection.rejected):,} set aside, {collection.ignored:,} other files passed over"
+        f"{len(collection.rejected):,} set aside, {collection.ignored:,} other files passed over",
+        *collection.told(),
+        sep="\n",
     )
 
 

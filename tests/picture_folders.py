@@ -41,6 +41,7 @@ def data_of(root: Path, profiles: dict[str, Profile], profile: str = "auto", rej
     return Data(
         root=str(root),
         profile=profile,
+        collections="collections",
         rejected_share=rejected_share,
         max_megabytes=1,
         max_megapixels=1,

@@ -20,13 +20,14 @@ DECIDES_NOTHING = {"errors", "progress", "params", "tables", "disk", "tracking",
     "stopping",
     "training_state",
 }
-# Imported for a name alone: crops and steps are checked by params, the columns of a history by evaluate.
+# Imported for a name alone: crops, steps and collections are checked by params, the columns of a history by evaluate.
 ONLY_A_NAME = {
     "download": {"images", "augment_steps"},
-    "split": {"augment_steps", "image_files", "sources"},
-    "train": {"images"},
+    "split": {"augment_steps", "data_manifest", "image_files", "origins", "sources"},
+    "train": {"images", "sources"},
     "evaluate": {
         "images",
+        "sources",
         "training",
         "training_callbacks",
         "augment",

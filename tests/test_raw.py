@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from fakeface.errors import UserError
-from fakeface.raw import choose_profile, collect_sources, read_collection, verify_raw
+from fakeface.origins import choose_profile
+from fakeface.raw import collect_sources, read_collection, verify_raw
 from picture_folders import data_of, fill_folder, picture_bytes, profile_of
 
 PROFILE = profile_of(people=("real", {"stage1": 1}), machine=("fake", {"stage1": 1}))
@@ -205,18 +206,18 @@ def test_verify_names_each_file_missing_changed_or_added(root: Path, tmp_path: P
 
 def test_auto_takes_the_first_profile_that_fits(root: Path) -> None:
     absent = profile_of(nobody=("real", {"stage1": 1}))
-    assert choose_profile(data_of(root, {"absent": absent, "own": PROFILE}))[0] == "own"
+    assert choose_profile(data_of(root, {"absent": absent, "own": PROFILE}), root)[0] == "own"
 
 
 def test_a_profile_that_does_not_fit_is_explained(root: Path) -> None:
     absent = profile_of(people=("real", {"stage1": 1}), nobody=("real", {"stage1": 1}))
     profiles = {"absent": absent, "own": PROFILE}
     with pytest.raises(UserError) as wrong:
-        choose_profile(data_of(root, profiles, "absent"))
+        choose_profile(data_of(root, profiles, "absent"), root)
     assert "'absent' lacks nobody" in str(wrong.value)
     assert "there are machine, people" in str(wrong.value)
     assert "set data.profile to own" in str(wrong.value)
     with pytest.raises(UserError, match=r"No profile fits .*'absent' lacks nobody"):
-        choose_profile(data_of(root, {"absent": absent}))
+        choose_profile(data_of(root, {"absent": absent}), root)
     with pytest.raises(UserError, match="which is no folder"):
-        choose_profile(data_of(root / "typo", profiles))
+        choose_profile(data_of(root / "typo", profiles), root / "typo")

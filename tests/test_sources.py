@@ -5,23 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from fakeface.errors import UserError
 from fakeface.sources import (
-    FULL_PROFILE,
-    NOTEBOOK_COUNTS,
     Archive,
     Collection,
-    Share,
     get_source,
     identity_reader,
     label_of,
     list_sources,
-    select,
 )
 
 
@@ -66,30 +61,6 @@ def test_a_mirror_without_a_checksum_is_no_archive() -> None:
         Archive(file="a.zip", method="http", address="http://a", mirrors=("http://b",))
 
 
-def test_the_full_profile_never_uses_an_image_twice() -> None:
-    for first in FULL_PROFILE:
-        for second in FULL_PROFILE:
-            if first is not second and (first.collection, first.label) == (second.collection, second.label):
-                assert first.stop <= second.start or second.stop <= first.start
-        images = get_source(first.collection).images
-        assert images is not None
-        assert first.stop <= images
-
-
-def test_the_full_profile_adds_up_to_the_notebooks_counts() -> None:
-    sizes: Counter[str] = Counter()
-    for share in FULL_PROFILE:
-        sizes[share.role] += share.stop - share.start
-    assert sizes["stage1"] == sum(NOTEBOOK_COUNTS["stage1"]) == 19_780
-    assert (
-        sizes["stage2"] == 140_000
-    )  # what the notebook trained on; the counts that it prints there contradict its text
-    assert sizes["stage3"] == sum(NOTEBOOK_COUNTS["stage3"]) == 44_107
-    assert sizes["heldout"] == 3_828 + 5_000 + 10_000
-    fakes = [(share.role, share.start, share.stop) for share in FULL_PROFILE if share.collection == "fakes_1m"]
-    assert fakes == [("stage1", 0, 10_000), ("stage3", 10_000, 30_000), ("heldout", 30_000, 40_000)]
-
-
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'celeba'"):
         get_source("celebA")
@@ -97,17 +68,10 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         get_source("imagenet")
 
 
-def test_a_share_takes_its_images_in_order_and_says_what_is_missing() -> None:
-    paths = [f"{part}/{label}/{n}.jpg" for n in (2, 0, 1) for part in ("valid", "train") for label in ("real", "fake")]
-    assert select(Share("stage2", "faces_140k", "fake", 1, 5), paths) == [
-        "train/fake/1.jpg",
-        "train/fake/2.jpg",
-        "valid/fake/0.jpg",
-        "valid/fake/1.jpg",
-    ]
-    with pytest.raises(UserError, match="real images 0 to 7 of faces_140k, which has 6"):
-        select(Share("stage2", "faces_140k", "real", 0, 7), paths)
+def test_the_folder_of_an_image_tells_its_label_where_a_collection_has_both() -> None:
+    assert label_of(get_source("faces_140k"), "real_vs_fake/real-vs-fake/train/fake/0.jpg") == "fake"
     assert label_of(get_source("faces_140k"), "somewhere/0.jpg") is None
+    assert label_of(get_source("lag"), "LAGdataset_200/fake/0.jpg") == "real"
 
 
 @pytest.mark.parametrize(

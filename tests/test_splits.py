@@ -3,12 +3,12 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from fakeface.errors import UserError
-from fakeface.params import PartShares, Source
+from fakeface.params import PartCounts, PartShares, Source
 from fakeface.raw import RawFile
 from fakeface.splits import (
     Candidate,
@@ -29,6 +29,10 @@ SOURCES: Mapping[str, Source] = {
     "machine": Source(label="fake", use={"stage1": 0.25, "stage2": 0.35, "stage3": 0.2, "heldout": 0.2}),
     "other_machine": Source(label="fake", use={"heldout": 1}),
     "half": Source(label="fake", use={"stage1": 0.5}),
+    "late_machine": Source(label="fake", use={"stage2": 1}),
+    "archive": Source(
+        label="fake", take={"stage1": 100, "stage3": PartCounts(train=100, valid=100, test=7), "heldout": 100}
+    ),
 }
 
 
@@ -75,6 +79,7 @@ def test_shares_are_met_and_no_fake_serves_twice(files: Files) -> None:
 
 def test_the_order_of_files_does_not_matter(files: Files) -> None:
     candidates = [files.make(source, number, looks=number % 40) for number, source in enumerate(list(SOURCES) * 30)]
+    candidates += [files.make("archive", 1000 + number) for number in range(200)]
     shuffled = candidates.copy()
     random.Random(1).shuffle(shuffled)
     assert split_images(candidates, SOURCES, SHARES) == split_images(shuffled, SOURCES, SHARES)
@@ -154,14 +159,80 @@ def test_a_shared_source_follows_its_look_alike_where_it_may(files: Files) -> No
     assert find_leaks(split.placed) == []
 
 
-def test_look_alikes_of_two_stages_stay_in_one(files: Files) -> None:
+def test_photographs_of_one_face_may_serve_two_stages_in_the_same_part(files: Files) -> None:
+    pairs = [
+        (files.make("aligned", n, identity=f"p{n}"), files.make("wild", 500 + n, identity=f"p{n}")) for n in range(60)
+    ]
+    split = split_images([one for pair in pairs for one in pair], SOURCES, SHARES)
+    where = places(split)
+    assert len(where) == 120
+    for aligned, wild in pairs:
+        assert [where[one.file.path][0] for one in (aligned, wild)] == ["stage1", "stage3"]
+        assert where[aligned.file.path][1] == where[wild.file.path][1]
+    assert find_leaks(split.placed) == []
+
+
+def test_look_alike_fakes_of_two_stages_stay_in_one(files: Files) -> None:
+    fakes = [
+        files.make("half", 1, looks=0),
+        files.make("late_machine", 2, looks=0),
+        files.make("late_machine", 3, looks=0),
+    ]
+    split = split_images([*fakes, files.make("wild", 4, looks=0)], SOURCES, SHARES)
+    assert set(places(split)) == {"late_machine/000002.jpg", "late_machine/000003.jpg", "wild/000004.jpg"}
+    assert reasons(split) == {"half/000001.jpg": "near-duplicate of an image of stage2"}
+
+
+def test_of_two_stages_that_share_a_fake_the_larger_gives_it_up(files: Files) -> None:
+    more = [files.make("late_machine", number) for number in range(10, 15)]
     split = split_images(
-        [files.make("aligned", 1, looks=0), files.make("photos", 2, looks=0), files.make("photos", 3, looks=0)],
-        SOURCES,
-        SHARES,
+        [files.make("half", 1, looks=0), files.make("late_machine", 2, looks=0), *more], SOURCES, SHARES
     )
-    assert set(places(split)) == {"photos/000002.jpg", "photos/000003.jpg"}
-    assert reasons(split) == {"aligned/000001.jpg": "near-duplicate of an image of stage2"}
+    assert reasons(split) == {"late_machine/000002.jpg": "near-duplicate of an image of stage1"}
+
+
+class TestNumbers:
+    """Sources that say how many images each role takes."""
+
+    def split(self, candidates: Sequence[Candidate]) -> Split:
+        return split_images(candidates, SOURCES, SHARES)
+
+    def parts(self, split: Split, source: str, role: str) -> dict[str, int]:
+        return dict(Counter(i.part for i in split.placed if i.file.source == source and i.role == role))
+
+    def test_roles_are_cut_by_path_and_parts_are_exact(self, files: Files) -> None:
+        split = self.split([files.make("archive", number) for number in reversed(range(430))])
+        where = places(split)
+        assert {where[f"archive/{n:06d}.jpg"][0] for n in range(100)} == {"stage1"}
+        assert {where[f"archive/{n:06d}.jpg"][0] for n in range(100, 307)} == {"stage3"}
+        assert {where[f"archive/{n:06d}.jpg"] for n in range(307, 407)} == {("heldout", "heldout")}
+        assert self.parts(split, "archive", "stage1") == {"train": 70, "valid": 20, "test": 10}
+        assert self.parts(split, "archive", "stage3") == {"train": 100, "valid": 100, "test": 7}
+        assert split.unused == {"archive": 23}
+
+    def test_parts_stay_exact_where_images_belong_together(self, files: Files) -> None:
+        fives = [files.make("archive", number, looks=number // 5) for number in range(50)]
+        pairs = [files.make("archive", number, identity=f"p{number // 2}") for number in range(50, 80)]
+        split = self.split([*fives, *pairs, *(files.make("archive", number) for number in range(80, 100))])
+        assert self.parts(split, "archive", "stage1") == {"train": 70, "valid": 20, "test": 10}
+        assert find_leaks(split.placed) == []
+
+    def test_a_group_across_a_cut_keeps_to_one_side_and_is_counted(self, files: Files) -> None:
+        split = self.split([files.make("archive", number, looks=number - (number == 100)) for number in range(407)])
+        assert reasons(split) == {"archive/000100.jpg": "near-duplicate of an image of stage1"}
+        assert split.repaired["near_duplicates_across_roles"] == 1
+
+    def test_a_file_more_at_the_end_moves_few(self, files: Files) -> None:
+        candidates = [files.make("archive", number) for number in range(300)]
+        before = places(self.split(candidates))
+        after = places(self.split([*candidates, files.make("archive", 300)]))
+        moved = [path for path, place in before.items() if after[path] != place]
+        assert len(moved) <= 2
+        assert {after[path][0] for path in moved} <= {"stage3"}
+
+    def test_with_fewer_images_than_asked_the_parts_keep_their_proportion(self, files: Files) -> None:
+        split = self.split([files.make("archive", number) for number in range(50)])
+        assert self.parts(split, "archive", "stage1") == {"train": 35, "valid": 10, "test": 5}
 
 
 def test_equal_files_with_different_labels_all_go(files: Files) -> None:
@@ -205,7 +276,8 @@ def test_every_candidate_is_accounted_for(files: Files) -> None:
     assert len(split.placed) + len(split.set_aside) + sum(split.unused.values()) == 900
     assert sum(split.repaired.values()) == len(split.set_aside)
     for image in split.placed:
-        assert image.role in SOURCES[image.file.source].use
+        source = SOURCES[image.file.source]
+        assert image.role in {**source.use, **source.take}
 
 
 @pytest.mark.parametrize("tie", ["looks", "group", "identity", "same_as"])

@@ -7,6 +7,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from fakeface.archives import RECORD
+
 # What lies beside images in published collections. Anything else is taken for an image and proven by decoding it.
 IGNORED_SUFFIXES = {".md", ".csv", ".tsv", ".txt", ".json", ".ini", ".db", ".dvc"}
 IGNORED_STEMS = {"readme", "license", "licence", "sources", "citation", "manifest"}
@@ -40,8 +42,8 @@ def list_images(folder: Path) -> Listing:
         for name in names + links:
             path = Path(where, name)
             relative = str(path.relative_to(base))
-            if _is_ignored(path):
-                ignored += 1
+            if is_passed_over(path):
+                ignored += name != RECORD
             elif (reason := _reason_to_refuse(path, relative, base)) is not None:
                 refused.append((escaped(relative), reason))
             else:
@@ -55,7 +57,8 @@ def escaped(name: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
-def _is_ignored(path: Path) -> bool:
+def is_passed_over(path: Path) -> bool:
+    """Whether a file is hidden, a document or a table, by its name."""
     if path.name.startswith(".") or path.suffix.lower() in IGNORED_SUFFIXES:
         return True
     return not path.suffix and path.name.lower() in IGNORED_STEMS

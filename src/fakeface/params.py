@@ -10,10 +10,11 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from fakeface import STAGES
+from fakeface import HELDOUT, STAGES
 from fakeface.augment_steps import check_steps
 from fakeface.errors import UserError
 from fakeface.images import Crop
+from fakeface.sources import get_source
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -21,6 +22,7 @@ Batch = Annotated[int, Field(ge=2)]  # batch norm and a balanced batch need two
 Rate = Annotated[float, Field(gt=0, le=1)]
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Label = Literal["real", "fake"]
+Role = Literal["stage1", "stage2", "stage3", "heldout"]
 
 
 class _Section(BaseModel):
@@ -80,12 +82,27 @@ class Recipe(_Section):
         return [{"op": name, **arguments} for name, arguments in self.augmentation[stage].items()]
 
 
+class PartCounts(_Section):
+    """Images of one source in each part of a stage."""
+
+    train: Positive
+    valid: Positive
+    test: Positive
+
+    @property
+    def total(self) -> int:
+        """Images in all three parts."""
+        return self.train + self.valid + self.test
+
+
 class Source(_Section):
-    """One collection of images of one label, and its share in each role."""
+    """Images of one label, where they lie, and their place: a share in each role (`use`) or a number (`take`)."""
 
     label: Label
-    use: Mapping[Literal["stage1", "stage2", "stage3", "heldout"], Share]
+    use: Mapping[Role, Share] = {}
+    take: Mapping[Role, Positive | PartCounts] = {}
     folder: str | None = None
+    collection: str | None = None
     crop: str = "centre"
 
     @field_validator("crop")
@@ -102,15 +119,43 @@ class Source(_Section):
     def _inside_the_root(cls, folder: str | None) -> str | None:
         # DVC watches data.root alone, so a change elsewhere would go unnoticed
         if folder is not None and (PurePosixPath(folder).is_absolute() or ".." in PurePosixPath(folder).parts):
-            raise ValueError("give a folder under data.root, without a leading / or ..")
+            raise ValueError("give a folder or archive under data.root, without a leading / or ..")
         return folder
 
+    @field_validator("take", mode="before")
+    @classmethod
+    def _countable(cls, take: Any) -> Any:
+        for role, wanted in take.items() if isinstance(take, Mapping) else ():
+            by_part = isinstance(wanted, Mapping | PartCounts) and role != HELDOUT
+            if not by_part and (type(wanted) is not int or wanted < 1):
+                parts = "" if role == HELDOUT else ", or {train: …, valid: …, test: …} with three of them"
+                raise ValueError(f"{role} must be a whole number of images above 0{parts}, not {wanted!r}")
+        return take
+
     @model_validator(mode="after")
-    def _shares_add_up(self) -> Source:
+    def _one_place(self) -> Source:
+        if bool(self.use) == bool(self.take):
+            raise ValueError("give either `use` (a share of the images in each role) or `take` (a number of them)")
         total = sum(self.use.values())
-        if not self.use or total <= 0 or total > 1 + 1e-9:
+        if self.use and (total <= 0 or total > 1 + 1e-9):
             raise ValueError(f"the shares under `use` must add up to more than 0 and at most 1, not {total:g}")
         return self
+
+    @model_validator(mode="after")
+    def _known_collection(self) -> Source:
+        if self.collection is None:
+            return self
+        try:
+            label = get_source(self.collection).label
+        except UserError as error:
+            raise ValueError(str(error).removesuffix(".")) from None
+        if label not in (None, self.label):
+            raise ValueError(f"the catalogue's collection '{self.collection}' is {label}, not {self.label}")
+        return self
+
+    def taken(self) -> dict[str, int]:
+        """Return how many images `take` asks for, by role."""
+        return {role: wanted.total if isinstance(wanted, PartCounts) else wanted for role, wanted in self.take.items()}
 
 
 class Profile(_Section):
@@ -140,6 +185,7 @@ class Data(_Section):
 
     root: Annotated[str, Field(min_length=1)]
     profile: str
+    collections: Annotated[str, Field(min_length=1)]
     rejected_share: Share
     max_megabytes: Annotated[float, Field(gt=0)]
     max_megapixels: Annotated[float, Field(gt=0)]

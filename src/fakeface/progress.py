@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 STEPS = 10  # plain lines a step, at most
+GIGABYTE = 10**9  # a plain line each, of a file on its way
 
 
 @contextmanager
@@ -24,6 +25,44 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
             yield advance
     else:
         yield _plain_lines(what, total)
+
+
+@contextmanager
+def bytes_progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Give a function `show(file, done, total)` for bytes of files; `total` is None where it is not known."""
+    if not sys.stderr.isatty():
+        yield _plain_gigabytes()
+        return
+    from rich import progress as rich_progress
+    from rich.console import Console
+
+    columns = (
+        rich_progress.TextColumn("{task.description}"),
+        rich_progress.BarColumn(),
+        rich_progress.DownloadColumn(),
+        rich_progress.TimeRemainingColumn(),
+    )
+    with rich_progress.Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        tasks: dict[str, rich_progress.TaskID] = {}
+
+        def show(file: str, done: int, total: int | None) -> None:
+            if file not in tasks:
+                tasks[file] = bar.add_task(file)
+            bar.update(tasks[file], completed=done, total=total)
+
+        yield show
+
+
+def _plain_gigabytes() -> Callable[[str, int, int | None], None]:
+    shown: dict[str, int] = {}
+
+    def show(file: str, done: int, total: int | None) -> None:
+        if done // GIGABYTE > shown.get(file, 0):
+            shown[file] = done // GIGABYTE
+            of = f" of {total / GIGABYTE:.1f}" if total else ""
+            print(f"{file}: {done // GIGABYTE}{of} GB", file=sys.stderr, flush=True)
+
+    return show
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The folder that data.root names → datasets/raw: the same bytes, one folder a source, a manifest that proves them."""
+"""The sources of a profile → datasets/raw: the same bytes, one folder a source, a manifest that proves them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 
+from fakeface.data_manifest import DataManifest, ListedFile, read_data_manifest, refuse_contradictions, refuse_missing
 from fakeface.disk import make_folder, naming
 from fakeface.errors import UserError
 from fakeface.fetch import VerifyReport, exclusive, verify_folder
 from fakeface.image_files import list_images
-from fakeface.params import Data, Profile
+from fakeface.origins import Origin, find_origins, unnamed_entries
+from fakeface.params import Profile, Source
 from fakeface.progress import progress
-from fakeface.sources import identity_reader
+from fakeface.sources import get_source, identity_reader, label_of
 from fakeface.tables import read_json, read_rows, read_whole_lines, some, write_json, write_rows
 
 MANIFEST, REJECTED, COLLECTED = "manifest.csv", "rejected.csv", "collected.json"
@@ -53,9 +55,10 @@ class Rejected(NamedTuple):
 
 @dataclass(frozen=True)
 class Collection:
-    """What datasets/raw holds.
+    """What datasets/raw holds, and what of the data was left where it is.
 
-    `ignored` counts files that are passed over by rule, `unlisted` those that the data folder's own manifest lacks.
+    `ignored` counts files that are passed over by rule, `unlisted` those that the data folder's own manifest lacks,
+    `not_taken` by source those beyond the numbers of its `take`; `unnamed` lists what no source of the profile names.
     """
 
     profile: str
@@ -64,64 +67,46 @@ class Collection:
     rejected: list[Rejected]
     ignored: int
     unlisted: int
+    unnamed: list[str]
+    not_taken: dict[str, int]
 
-
-def choose_profile(data: Data) -> tuple[str, Profile]:
-    """Return the profile that `data.profile` names; `auto`: the first whose folders all stand in `data.root`.
-
-    Raises:
-        UserError: folders are missing; the sentence names them, what is there, and which other profile would fit.
-    """
-    root = Path(data.root)
-    if not root.is_dir():
-        raise UserError(f"data.root names '{data.root}', which is no folder; give one that holds a folder a source.")
-    missing = {
-        name: [folder for folder in source_folders(root, profile).values() if not folder.is_dir()]
-        for name, profile in data.profiles.items()
-    }
-    fitting = [name for name, folders in missing.items() if not folders]
-    chosen = fitting[0] if data.profile == "auto" and fitting else data.profile
-    if chosen not in fitting:
-        raise UserError(_no_profile_fits(data, missing, fitting))
-    return chosen, data.profiles[chosen]
-
-
-def source_folders(root: Path, profile: Profile) -> dict[str, Path]:
-    """Return the folder of each source; an absolute `folder` may lie outside `root`."""
-    return {name: root / (source.folder or name) for name, source in profile.sources.items()}
-
-
-def _no_profile_fits(data: Data, missing: Mapping[str, Sequence[Path]], fitting: Sequence[str]) -> str:
-    root = Path(data.root)
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    there = f"there are {some(names)}" if names else "it has no folders"
-
-    def lacks(name: str) -> str:
-        return f"profile '{name}' lacks {some([_inside(folder, root) for folder in missing[name]])}"
-
-    if data.profile != "auto":
-        other = f", or set data.profile to {' or '.join(fitting)}, which would fit" if fitting else ""
-        return f"In '{data.root}' {lacks(data.profile)}; {there}; add what lacks{other}."
-    nearest = sorted(missing, key=lambda name: len(missing[name]) / len(data.profiles[name].sources))
-    return f"No profile fits '{data.root}': {'; '.join(lacks(name) for name in nearest)}; {there}; add what lacks."
-
-
-def _inside(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.as_posix()
+    def told(self) -> list[str]:
+        """Return a line for each kind of file that was left where it is."""
+        beyond = [f"{count:,} of {source}" for source, count in self.not_taken.items()]
+        return [
+            *([f"beyond the numbers under `take`: {some(beyond)}"] if beyond else []),
+            *([f"named by no source of the profile: {some(self.unnamed)}"] if self.unnamed else []),
+            *([f"not in the data folder's manifest.csv: {self.unlisted:,} files"] if self.unlisted else []),
+        ]
 
 
 class _Found(NamedTuple):
     source: str
     relative: str  # to the source's folder
     origin: Path  # where it lies
-    listed_as: str  # relative to the data folder
+    listed_as: str  # relative to the data folder; empty outside it
 
     @property
     def path(self) -> str:
         return f"{self.source}/{self.relative}"
 
 
-def collect_sources(root: Path, name: str, profile: Profile, into: Path, workers: int | None = None) -> Collection:
+class _Findings(NamedTuple):
+    files: list[_Found]
+    rejected: list[Rejected]
+    ignored: int
+    not_taken: dict[str, int]
+
+
+def collect_sources(
+    root: Path,
+    name: str,
+    profile: Profile,
+    into: Path,
+    collections: Path = Path("collections"),
+    unpacked: Path | None = None,
+    workers: int | None = None,
+) -> Collection:
     """Copy every image file of the profile's sources to `into`/<source>/ and write manifest.csv, rejected.csv there.
 
     Files are copied, not linked: an image edited in place would change in both folders. A copy from an earlier run is
@@ -131,45 +116,63 @@ def collect_sources(root: Path, name: str, profile: Profile, into: Path, workers
     Args:
         root: the data folder; its own manifest.csv, if it has one, must agree with the bytes found.
         name: the profile's name.
-        profile: its sources.
+        profile: its sources; of one with numbers under `take`, the first by path so many are copied.
         into: datasets/raw; what does not belong there is removed.
+        collections: where the catalogue's collections were fetched to.
+        unpacked: where archives are unpacked; None: beside `into`.
         workers: threads; None: as many as suit this machine.
 
     Raises:
-        UserError: a source without an image, one folder inside another, bytes or labels that contradict the root's
-            manifest.
+        UserError: a source without an image, one folder inside another, an archive that is not safe, bytes or labels
+            that contradict the root's manifest.
     """
-    folders = source_folders(root, profile)
-    listing = _read_listing(root / MANIFEST)
-    _refuse_nested({**folders, "the output folder": into})
-    _refuse_missing(listing, folders, root)
+    origins = find_origins(root, profile, collections, unpacked or into.parent / "unpacked")
+    listing = read_data_manifest(root / MANIFEST)
+    _refuse_nested(origins, profile, into)
+    listed = {origin.listed_as: origin.folder for origin in origins.values() if origin.listed_as is not None}
+    refuse_missing(listing, listed, root / MANIFEST)
+    found = _find_images(origins, profile)
     make_folder(into)
     with exclusive(into):
         (into / MANIFEST).unlink(missing_ok=True)
-        found, rejected, ignored = _find_images(folders, root)
+        rejected = found.rejected
         copied: dict[_Found, tuple[int, str]] = {}
-        for one, outcome in _copy_all(found, into, workers):
+        for one, outcome in _copy_all(found.files, into, workers):
             if isinstance(outcome, str):
                 rejected.append(Rejected(one.path, one.source, outcome))
             else:
                 copied[one] = outcome
-        _refuse_contradictions(listing, copied, profile, root)
-        files = _raw_files(copied, profile, folders, listing)
+        refuse_contradictions(listing, _facts_of(copied, profile), root / MANIFEST)
+        files = _raw_files(copied, profile, origins, listing)
         _remove_others(into, {file.path for file in files})
-        unlisted = sum(one.listed_as not in listing for one in copied) if listing else 0
-        labels: dict[str, str] = {source: entry.label for source, entry in profile.sources.items()}
-        collection = Collection(name, labels, sorted(files), sorted(rejected), ignored, unlisted)
+        collection = Collection(
+            profile=name,
+            sources={source: entry.label for source, entry in profile.sources.items()},
+            files=sorted(files),
+            rejected=sorted(rejected),
+            ignored=found.ignored,
+            unlisted=sum(bool(one.listed_as) and one.listed_as not in listing for one in copied) if listing else 0,
+            unnamed=unnamed_entries(root, origins),
+            not_taken=found.not_taken,
+        )
         _write_collection(collection, into)
     return collection
 
 
+def _facts_of(copied: Mapping[_Found, tuple[int, str]], profile: Profile) -> list[ListedFile]:
+    return [
+        ListedFile(one.path, one.listed_as, one.source, profile.sources[one.source].label, sha256)
+        for one, (_, sha256) in copied.items()
+    ]
+
+
 def _raw_files(
-    copied: Mapping[_Found, tuple[int, str]],
-    profile: Profile,
-    folders: Mapping[str, Path],
-    listing: Mapping[str, Mapping[str, str]],
+    copied: Mapping[_Found, tuple[int, str]], profile: Profile, origins: Mapping[str, Origin], listing: DataManifest
 ) -> list[RawFile]:
-    identities = {source: identity_reader(source, folder) for source, folder in folders.items()}
+    identities = {
+        source: identity_reader(entry.collection or source, origins[source].folder)
+        for source, entry in profile.sources.items()
+    }
     return [
         RawFile(
             path=one.path,
@@ -186,7 +189,7 @@ def _raw_files(
 
 def _write_collection(collection: Collection, into: Path) -> None:
     write_rows(into / REJECTED, Rejected._fields, collection.rejected)
-    facts = {name: getattr(collection, name) for name in ("profile", "sources", "ignored", "unlisted")}
+    facts = {name: value for name, value in vars(collection).items() if name not in ("files", "rejected")}
     write_json(into / COLLECTED, facts)
     write_rows(into / MANIFEST, RawFile._fields, collection.files)
 
@@ -205,11 +208,9 @@ def read_collection(raw: Path) -> Collection:
     rejected = [Rejected(**row) for row in read_rows(raw / REJECTED, Rejected._fields)]
     facts = read_json(raw / COLLECTED)
     try:
-        return Collection(
-            facts["profile"], facts["sources"], files, rejected, int(facts["ignored"]), int(facts["unlisted"])
-        )
-    except KeyError as error:
-        raise UserError(f"{raw / COLLECTED} has no {error}; run the download stage again.") from None
+        return Collection(files=files, rejected=rejected, **facts)
+    except TypeError:
+        raise UserError(f"{raw / COLLECTED} was written by another version; run the download stage again.") from None
 
 
 def _is_tame(path: str) -> bool:
@@ -228,81 +229,56 @@ def verify_raw(raw: Path) -> VerifyReport:
     return replace(report, added=tuple(name for name in report.added if name not in own))
 
 
-# What the data folder's own manifest says
-
-
-def _read_listing(path: Path) -> dict[str, dict[str, str]]:
-    if not path.is_file():
-        return {}
-    listing: dict[str, dict[str, str]] = {}
-    kept = ("sha256", "label", "near_duplicate_group")
-    for row in read_rows(path, ("path", "sha256")):
-        name = PurePosixPath(row["path"]).as_posix()
-        if name in listing:
-            raise UserError(f"{path} lists '{name}' twice; keep one line.")
-        listing[name] = {column: row[column].strip() for column in kept if row.get(column)}
-    return listing
-
-
-def _refuse_missing(listing: Mapping[str, object], folders: Mapping[str, Path], root: Path) -> None:
-    inside = tuple(_inside(folder, root) + "/" for folder in folders.values())
-    missing = [name for name in listing if name.startswith(inside) and not os.path.lexists(root / name)]
-    if missing:
-        raise UserError(
-            f"{root / MANIFEST} lists {len(missing):,} files that are not there: {some(missing)}; "
-            "bring them back, or take their lines out."
-        )
-
-
-def _refuse_contradictions(
-    listing: Mapping[str, Mapping[str, str]], copied: Mapping[_Found, tuple[int, str]], profile: Profile, root: Path
-) -> None:
-    def listed(one: _Found, column: str, found: str) -> str:
-        return listing.get(one.listed_as, {}).get(column, found)
-
-    changed = [one.path for one, (_, sha256) in copied.items() if listed(one, "sha256", sha256).lower() != sha256]
-    if changed:
-        raise UserError(
-            f"{len(changed):,} files do not have the sha256 that {root / MANIFEST} lists: {some(changed)}; "
-            "bring the listed bytes back, or correct the list."
-        )
-    labels = {source: entry.label for source, entry in profile.sources.items()}
-    other = [one for one in copied if listed(one, "label", labels[one.source]) != labels[one.source]]
-    if other:
-        source = other[0].source
-        raise UserError(
-            f"params.yaml calls source '{source}' {labels[source]}, but {root / MANIFEST} says otherwise "
-            f"of {len(other):,} files: {some([one.path for one in other])}; correct one of the two."
-        )
-
-
 # Finding and copying files
 
 
-def _refuse_nested(folders: Mapping[str, Path]) -> None:
-    real = {name: folder.resolve() for name, folder in folders.items()}
+def _refuse_nested(origins: Mapping[str, Origin], profile: Profile, into: Path) -> None:
+    real = {name: origin.named.resolve() for name, origin in origins.items()} | {"the output folder": into.resolve()}
     for name, folder in real.items():
         for other, outer in real.items():
-            if name != other and folder.is_relative_to(outer):
+            if name != other and folder.is_relative_to(outer) and not _told_apart(profile, name, other):
                 raise UserError(
-                    f"The folder of {name} ({folders[name]}) lies in that of {other} ({folders[other]}), so that its "
+                    f"The folder of {name} ({folder}) lies in that of {other} ({outer}), so that its "
                     "images would count twice; give each source a folder of its own."
                 )
 
 
-def _find_images(folders: Mapping[str, Path], root: Path) -> tuple[list[_Found], list[Rejected], int]:
-    found: list[_Found] = []
-    rejected: list[Rejected] = []
-    ignored = 0
-    for source, folder in folders.items():
-        listing = list_images(folder)
-        if not listing.images:
-            raise UserError(f"The folder of source '{source}' ({folder}) has no image; put its images there.")
-        shown = _inside(folder, root)
-        found += [_Found(source, name, folder / name, f"{shown}/{name}") for name in listing.images]
-        rejected += [Rejected(f"{source}/{name}", source, reason) for name, reason in listing.refused]
-        ignored += listing.ignored
-    return found, rejected, ignored
+def _told_apart(profile: Profile, one: str, other: str) -> bool:
+    """Whether both are the two labels of one collection, which its paths tell apart."""
+    first, second = profile.sources.get(one), profile.sources.get(other)
+    if first is None or second is None or first.collection is None:
+        return False
+    return first.collection == second.collection and first.label != second.label
+
+
+def _find_images(origins: Mapping[str, Origin], profile: Profile) -> _Findings:
+    findings = _Findings([], [], 0, {})
+    ignored = {}
+    for source, origin in origins.items():
+        entry = profile.sources[source]
+        listing = list_images(origin.folder)
+        images = [name for name in listing.images if _is_of(entry, name)]
+        if not images:
+            raise UserError(f"The folder of source '{source}' ({origin.named}) has no image; put its images there.")
+        if entry.take and len(images) > (count := sum(entry.taken().values())):
+            findings.not_taken[source] = len(images) - count
+            images = images[:count]
+        listed = f"{origin.listed_as}/" if origin.listed_as is not None else None
+        findings.files.extend(
+            _Found(source, name, origin.folder / name, f"{listed}{name}" if listed else "") for name in images
+        )
+        findings.rejected.extend(
+            Rejected(f"{source}/{name}", source, reason) for name, reason in listing.refused if _is_of(entry, name)
+        )
+        ignored[origin.folder] = listing.ignored
+    return findings._replace(ignored=sum(ignored.values()))
+
+
+def _is_of(source: Source, path: str) -> bool:
+    """Whether a path is of the source's label; only the paths of a collection with both tell one."""
+    if source.collection is None:
+        return True
+    return label_of(get_source(source.collection), f"{source.folder or ''}/{path}") == source.label
 
 
 def _copy_all(

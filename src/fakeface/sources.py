@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
@@ -75,17 +75,6 @@ class Collection:
     identity_from: str
     unverified: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
-
-
-@dataclass(frozen=True)
-class Share:
-    """Images number `start` to `stop` of one label of a collection, in the order of their paths, for one role."""
-
-    role: Literal["stage1", "stage2", "stage3", "heldout"]
-    collection: str
-    label: Label
-    start: int
-    stop: int
 
 
 def _drive(file_id: str) -> str:
@@ -309,37 +298,6 @@ _COLLECTIONS: Final = (
     ),
 )
 
-# The notebook's own cuts: "first" fakes of the archive are the first in the order of archive number and file name.
-FULL_PROFILE: Final = (
-    Share("stage1", "utkface_aligned", "real", 0, 9_780),
-    Share("stage1", "fakes_1m", "fake", 0, 10_000),
-    Share("stage2", "faces_140k", "real", 0, 70_000),
-    Share("stage2", "faces_140k", "fake", 0, 70_000),
-    Share("stage3", "utkface_wild", "real", 0, 24_107),
-    Share("stage3", "fakes_1m", "fake", 10_000, 30_000),
-    Share("heldout", "lag", "real", 0, 3_828),
-    Share("heldout", "celeba", "real", 0, 5_000),
-    Share("heldout", "fakes_1m", "fake", 30_000, 40_000),
-)
-
-# What the notebook printed ("Found N images belonging to 2 classes"), train, valid, test.
-NOTEBOOK_COUNTS: Final[Mapping[str, tuple[int, ...]]] = {
-    "stage1": (13_846, 3_956, 1_978),
-    "stage2": (126_562, 28_576, 24_279),
-    "stage3": (30_875, 8_820, 4_412),
-    "heldout": (13_818,),
-}
-NOTEBOOK_CONTRADICTIONS: Final[Mapping[str, str]] = {
-    "stage1": "The text says 10,000 real images; 19,780 in all leave 9,780, which is part 1 of the aligned UTKFace. "
-    "70, 20 and 10 % of 19,780 are exactly the printed counts.",
-    "stage2": "The printed counts add up to 179,417 where the text says 140,000; steps_per_epoch=100000//64, "
-    "validation_steps=20000//64 and the 625 batches of 32 in the evaluation fit 100,000, 20,000 and 20,000, "
-    "which is the split that the collection comes with.",
-    "stage3": "44,107 in all are 20,000 fakes and 24,107 real, as the text says (24k and 20k).",
-    "heldout": "The text adds up to 18,800 (3,800 LAG, 5,000 CelebA, 10,000 fakes); 13,818 printed are 10,000 fakes "
-    "and 3,818 real, so CelebA was probably missing and ten of LAG's 3,828 too.",
-}
-
 
 def list_sources() -> tuple[Collection, ...]:
     """Every collection of the catalogue, in the order in which the notebook uses them."""
@@ -364,18 +322,6 @@ def label_of(collection: Collection, path: str) -> Label | None:
         if folder in ("real", "fake"):
             return "real" if folder == "real" else "fake"
     return None
-
-
-def select(share: Share, paths: Iterable[str]) -> list[str]:
-    """The share's images among `paths` (as of `image_files.list_images`); too few of them raise UserError."""
-    collection = get_source(share.collection)
-    of_label = sorted(path for path in paths if label_of(collection, path) == share.label)
-    if len(of_label) < share.stop:
-        raise UserError(
-            f"{share.role} wants {share.label} images {share.start:,} to {share.stop:,} of {share.collection}, "
-            f"which has {len(of_label):,}; fetch it again with `fakeface data fetch {share.collection}`."
-        )
-    return of_label[share.start : share.stop]
 
 
 def utkface_photograph(path: str) -> str | None:

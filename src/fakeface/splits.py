@@ -1,26 +1,32 @@
 """Who is in which role and part: decided by content, the same for any order of files, and proven to be without a leak.
 
 A *role* is a stage or the held-out set; a *part* is train, valid or test of a stage. Images that are the same, look the
-same or show the same person make a *group*, and a group lies on one side of every line. A group's place depends only on
-its key (the smallest sha256 in it), so files that are added leave all others where they are; only a group that a new
-file joins may move.
+same or show the same person make a *group*. No group lies on both sides of a line between train, valid, test and the
+held-out set, nor its fakes in two stages; photographs of one group may serve two stages, in the same part.
+
+Where a source gives shares (`use`), a group's place depends only on its key (the smallest sha256 in it), so files that
+are added leave all others where they are; only a group that a new file joins may move. Where a source gives numbers
+(`take`), its images are dealt out to the roles in the order of their paths, and to the parts by key until a part is
+full: exact, at the price that an added file moves those at the cuts.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from fakeface import HELDOUT, LABELS, STAGES
+from fakeface import HELDOUT, LABELS, PARTS, STAGES
 from fakeface.errors import UserError
-from fakeface.params import PartShares, Source
+from fakeface.params import PartCounts, PartShares, Source
 from fakeface.raw import RawFile, Rejected
 
 ROLES = (*STAGES, HELDOUT)
 SAME_PERSON = "same person"
+_Wish: TypeAlias = Mapping[str, float]  # role to share, each above 0
+_Bucket: TypeAlias = tuple[str, str]  # source, role
 
 
 class Candidate(NamedTuple):
@@ -44,7 +50,7 @@ class Placed(NamedTuple):
 class Split:
     """All candidates: `placed` in the order of sha256, `set_aside` with a reason, `unused` by source.
 
-    `unused` counts what the shares under `use` leave over when they add up to less than 1.
+    `unused` counts what the shares under `use` leave over when they add up to less than 1, or the numbers under `take`.
     """
 
     placed: list[Placed]
@@ -55,44 +61,55 @@ class Split:
     largest_group: int
 
 
+class _Group(NamedTuple):
+    key: str
+    members: list[tuple[Candidate, str]]  # with their roles
+
+
 def split_images(candidates: Sequence[Candidate], sources: Mapping[str, Source], shares: PartShares) -> Split:
     """Give every image a role and a part, or set it aside.
 
     Set aside are equal files with different labels (all of them), further copies of an equal file (all but one), and
     group members whose source may not be where the group is: of a group that touches a held-out source, the training
-    side goes.
+    side goes; of fakes that belong to two stages, those of the stage that loses fewer, or else the larger one's.
     """
-    placed: list[Placed] = []
-    contradicting: list[Rejected] = []
-    copies: list[Rejected] = []
-    crossing: list[Rejected] = []
-    unused: Counter[str] = Counter()
-    sizes = [0]
-    for group in groups_of(candidates):
-        members = _without_contradictions(group, contradicting)
+    wishes = _wishes(candidates, sources)
+    wanted = [candidate for candidate in candidates if wishes[candidate.file.path]]
+    unused = Counter(candidate.file.source for candidate in candidates if not wishes[candidate.file.path])
+    sizes = _planned_sizes(wanted, sources)
+    gone = _Gone([], [], [])
+    groups: list[_Group] = []
+    lengths = [0]
+    for group in groups_of(wanted):
+        members = _without_contradictions(group, gone.contradicting)
         if not members:
             continue
-        sizes.append(len(members))
+        lengths.append(len(members))
         key = min(member.file.sha256 for member in members)
-        role = _role(members, sources, key)
-        if role is None:
+        roles = _roles(members, [wishes[member.file.path] for member in members], key, sizes)
+        if roles is None:
             unused.update(member.file.source for member in members)
-            continue
-        part = HELDOUT if role == HELDOUT else _cut(_uniform("part", key), shares.model_dump())
-        staying = _without_copies(_permitted(members, role, sources, crossing), copies)
-        placed += [Placed(*member, role, str(part), key[:16]) for member in staying]
+        else:
+            groups.append(_Group(key, _without_copies(_permitted(members, roles, gone.crossing), gone.copies)))
+    placed = list(_with_parts(groups, sources, shares.model_dump()))
     return Split(
         placed=sorted(placed, key=lambda image: (image.file.sha256, image.file.path)),
-        set_aside=sorted(contradicting + copies + crossing),
+        set_aside=sorted(gone.contradicting + gone.copies + gone.crossing),
         repaired={
-            "contradicting_labels": len(contradicting),
-            "copies": len(copies),
-            "near_duplicates_across_roles": len(crossing),
+            "contradicting_labels": len(gone.contradicting),
+            "copies": len(gone.copies),
+            "near_duplicates_across_roles": len(gone.crossing),
         },
         unused=dict(sorted(unused.items())),
-        groups=sum(size > 1 for size in sizes),
-        largest_group=max(sizes),
+        groups=sum(length > 1 for length in lengths),
+        largest_group=max(lengths),
     )
+
+
+class _Gone(NamedTuple):
+    contradicting: list[Rejected]
+    copies: list[Rejected]
+    crossing: list[Rejected]
 
 
 def groups_of(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
@@ -126,14 +143,18 @@ def _ties(file: RawFile, lookalike: int) -> Iterator[tuple[str, Hashable]]:
 
 def find_leaks(placed: Iterable[Placed]) -> list[str]:
     """Return a sentence for each image that a tie joins to one beyond a line; an empty list is the proof."""
-    first: dict[str, dict[Hashable, Placed]] = defaultdict(dict)
+    first: dict[Hashable, tuple[str, Placed]] = {}
     leaks = []
     for image in placed:
-        for kind, value in _ties(image.file, image.lookalike):
-            other = first[kind].setdefault(value, image)
-            if (other.role, other.part) != (image.role, image.part):
-                sides = (f"{one.file.path} in {one.role}/{one.part}" for one in (other, image))
-                leaks.append(f"{kind}: {' and '.join(sides)}")
+        # No tie crosses from part to part, nor, among fakes, from stage to stage
+        sides = (image.part, image.role) if image.file.label == "fake" else (image.part,)
+        for tie in _ties(image.file, image.lookalike):
+            for line, side in enumerate(sides):
+                there, other = first.setdefault((line, tie), (side, image))
+                if there != side:
+                    both = (f"{one.file.path} in {one.role}/{one.part}" for one in (other, image))
+                    leaks.append(f"{tie[0]}: {' and '.join(both)}")
+                    break
     return leaks
 
 
@@ -180,27 +201,138 @@ def _cut(position: float, shares: Mapping[str, float]) -> str | None:
     return last if end > 1 - 1e-9 else None  # shares that add up to 1 but for rounding
 
 
-def _role(members: Sequence[Candidate], sources: Mapping[str, Source], key: str) -> str | None:
-    """Choose the role of a group: one that all its sources may have, else the held-out set, else the commonest."""
-    allowed = [_allowed(member, sources) for member in members]
-    common = set(ROLES).intersection(*allowed)
-    owner = next(member for member in members if member.file.sha256 == key)
-    use = {str(role): share for role, share in sources[owner.file.source].use.items()}
-    if common == _allowed(owner, sources):
-        return _cut(_uniform("role", key), {role: use[role] for role in ROLES if role in use})
+def _wishes(candidates: Sequence[Candidate], sources: Mapping[str, Source]) -> dict[str, _Wish]:
+    """Return, by path, in which roles an image may be and with which share; nothing for one that no role takes."""
+    by_source: dict[str, _Wish] = {}
+    for name, source in sources.items():
+        by_source[name] = {role: share for role in ROLES if (share := source.use.get(role, 0.0)) > 0}  # type: ignore[call-overload]
+    wishes = {one.file.path: by_source[one.file.source] for one in candidates}
+    for name, source in sources.items():
+        paths = sorted(one.file.path for one in candidates if one.file.source == name) if source.take else []
+        start = 0
+        for role, count in source.taken().items():
+            only: _Wish = {role: 1.0}
+            wishes.update((path, only) for path in paths[start : start + count])
+            start += count
+    return wishes
+
+
+def _planned_sizes(candidates: Sequence[Candidate], sources: Mapping[str, Source]) -> Counter[str]:
+    """Return how many images each role is to have, about."""
+    sizes: Counter[str] = Counter()
+    for name, count in Counter(one.file.source for one in candidates).items():
+        for role, share in sources[name].use.items():
+            sizes[role] += round(share * count)
+        sizes.update(sources[name].taken())
+    return sizes
+
+
+def _roles(
+    members: Sequence[Candidate], wishes: Sequence[_Wish], key: str, sizes: Mapping[str, int]
+) -> Sequence[str | None] | None:
+    """Return each member's role, None where it has to go; None in place of all for a group that the shares leave over.
+
+    One role for all if there is one that all may have, else the held-out set if a source is held out, else stages.
+    """
+    position = _uniform("role", key)
+    owner = min(zip(members, wishes, strict=True), key=lambda one: (one[0].file.sha256, one[0].file.path))[1]
+    common = set(owner).intersection(*wishes)
     if common:
-        total = sum(use[role] for role in ROLES if role in common)
-        return _cut(_uniform("role", key), {role: use[role] / total for role in ROLES if role in common})
-    if any(roles == {HELDOUT} for roles in allowed):
-        return HELDOUT
-    return max(ROLES, key=lambda role: sum(role in roles for roles in allowed))
+        role = _cut(position, owner if len(common) == len(owner) else _among(owner, common))
+        return None if role is None else [role] * len(members)
+    if any(set(wish) == {HELDOUT} for wish in wishes):
+        return [HELDOUT if HELDOUT in wish else None for wish in wishes]
+    fakes = [wish for member, wish in zip(members, wishes, strict=True) if member.file.label == "fake"]
+    stage = _stage_of(fakes, position, sizes) if fakes else ""
+    return [
+        (stage if stage in wish else None)
+        if member.file.label == "fake"
+        else _cut(position, _among(wish, set(wish) - {HELDOUT}))
+        for member, wish in zip(members, wishes, strict=True)
+    ]
 
 
-def _allowed(member: Candidate, sources: Mapping[str, Source]) -> set[str]:
-    return {role for role, share in sources[member.file.source].use.items() if share > 0}
+def _among(wish: _Wish, roles: Set[str]) -> _Wish:
+    """Return the shares of some of the roles, made to add up to 1."""
+    total = sum(share for role, share in wish.items() if role in roles)
+    return {role: share / total for role, share in wish.items() if role in roles}
+
+
+def _stage_of(fakes: Sequence[_Wish], position: float, sizes: Mapping[str, int]) -> str:
+    """Choose the one stage of a group's fakes: one that all may have, else what keeps most, else the smallest."""
+    stages = set(fakes[0]).intersection(*fakes) - {HELDOUT}
+    if stages:
+        return str(_cut(position, _among(fakes[0], stages)))
+    return max(STAGES, key=lambda stage: (sum(stage in wish for wish in fakes), -sizes[stage]))
+
+
+# Parts
+
+
+def _with_parts(
+    groups: Sequence[_Group], sources: Mapping[str, Source], shares: Mapping[str, float]
+) -> Iterator[Placed]:
+    """Give every group its part: by its key, or, where that part of a `take` is full, the one with most room.
+
+    Large groups come first, so that single images fill what is left to the last place.
+    """
+    weights = _part_weights(sources, shares)
+    counts = Counter((one.file.source, role) for group in groups for one, role in group.members)
+    room = {
+        bucket: apportion(count, weights[bucket])
+        for bucket, count in counts.items()
+        if sources[bucket[0]].take and bucket[1] != HELDOUT
+    }
+    in_order = sorted((-len(group.members), _uniform("part", group.key), n) for n, group in enumerate(groups))
+    for _, position, number in in_order:
+        key, members = groups[number]
+        part = HELDOUT if members[0][1] == HELDOUT else _part(members, position, weights, room)
+        yield from (Placed(*one, role, part, key[:16]) for one, role in members)
+
+
+def _part(
+    members: Sequence[tuple[Candidate, str]],
+    position: float,
+    weights: Mapping[_Bucket, Mapping[str, float]],
+    room: Mapping[_Bucket, dict[str, int]],
+) -> str:
+    buckets = [(one.file.source, role) for one, role in members]
+    owner = min(members, key=lambda one: (one[0].file.sha256, one[0].file.path))
+    part = str(_cut(position, weights[owner[0].file.source, owner[1]]))
+    needs = Counter(bucket for bucket in buckets if bucket in room)
+    if any(room[bucket][part] < count for bucket, count in needs.items()):
+        left = {other: min(room[bucket][other] - count for bucket, count in needs.items()) for other in PARTS}
+        roomiest = max(PARTS, key=lambda other: left[other])
+        part = roomiest if left[roomiest] >= 0 else part  # where no part has room, the numbers are missed
+    for bucket, count in needs.items():
+        room[bucket][part] -= count
+    return part
+
+
+def _part_weights(sources: Mapping[str, Source], shares: Mapping[str, float]) -> dict[_Bucket, dict[str, float]]:
+    weights = {(name, str(role)): dict(shares) for name in sources for role in STAGES}
+    for name, source in sources.items():
+        for role, counts in source.take.items():
+            if isinstance(counts, PartCounts):
+                weights[name, role] = {part: count / counts.total for part, count in counts.model_dump().items()}
+    return weights
+
+
+def apportion(total: int, weights: Mapping[str, float]) -> dict[str, int]:
+    """Cut a whole number in proportion to weights that add up to 1, by largest remainder: exact where that is whole."""
+    exact = {name: total * weight for name, weight in weights.items()}
+    counts = {name: int(value + 1e-6) for name, value in exact.items()}
+    for name in sorted(exact, key=lambda name: counts[name] - exact[name])[: total - sum(counts.values())]:
+        counts[name] += 1
+    return counts
+
+
+# Who has to go
 
 
 def _without_contradictions(group: Sequence[Candidate], gone: list[Rejected]) -> list[Candidate]:
+    if len({member.file.label for member in group}) == 1:
+        return list(group)
     labels: dict[str, set[str]] = defaultdict(set)
     for member in group:
         labels[member.file.sha256].add(member.file.label)
@@ -214,25 +346,28 @@ def _without_contradictions(group: Sequence[Candidate], gone: list[Rejected]) ->
 
 
 def _permitted(
-    members: Sequence[Candidate], role: str, sources: Mapping[str, Source], gone: list[Rejected]
-) -> list[Candidate]:
-    ties = Counter(tie for member in members for tie in _ties(member.file, member.lookalike))
-    person = any(kind == SAME_PERSON and count > 1 for (kind, _), count in ties.items())
-    what = "near-duplicate or same person as" if person else "near-duplicate of"
-    where = "a held-out image" if role == HELDOUT else f"an image of {role}"
-    staying = []
-    for member in members:
-        if role in _allowed(member, sources):
-            staying.append(member)
-        else:
-            gone.append(Rejected(member.file.path, member.file.source, f"{what} {where}"))
+    members: Sequence[Candidate], roles: Sequence[str | None], gone: list[Rejected]
+) -> list[tuple[Candidate, str]]:
+    placed = list(zip(members, roles, strict=True))
+    staying = [(member, role) for member, role in placed if role is not None]
+    if len(staying) < len(placed):
+        ties = Counter(tie for member in members for tie in _ties(member.file, member.lookalike))
+        person = any(kind == SAME_PERSON and count > 1 for (kind, _), count in ties.items())
+        what = "near-duplicate or same person as" if person else "near-duplicate of"
+        stages = [role for member, role in staying if member.file.label == "fake"]
+        where = "a held-out image" if staying[0][1] == HELDOUT else f"an image of {stages[0]}"
+        gone += [
+            Rejected(member.file.path, member.file.source, f"{what} {where}") for member, role in placed if role is None
+        ]
     return staying
 
 
-def _without_copies(members: Sequence[Candidate], gone: list[Rejected]) -> list[Candidate]:
-    kept: dict[str, Candidate] = {}
-    for member in sorted(members, key=lambda member: member.file.path):
-        first = kept.setdefault(member.file.sha256, member)
+def _without_copies(members: Sequence[tuple[Candidate, str]], gone: list[Rejected]) -> list[tuple[Candidate, str]]:
+    if len(members) == 1:
+        return list(members)
+    kept: dict[str, tuple[Candidate, str]] = {}
+    for member, role in sorted(members, key=lambda one: one[0].file.path):
+        first, _ = kept.setdefault(member.file.sha256, (member, role))
         if first is not member:
             gone.append(Rejected(member.file.path, member.file.source, f"same file as {first.file.path}"))
     return list(kept.values())
