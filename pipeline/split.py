@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fakeface.datasets import split_dataset
+from fakeface.datasets import short_sources, split_dataset
 from fakeface.errors import one_sentence_errors
 from fakeface.params import load_params
 
@@ -21,7 +21,9 @@ def main() -> None:
     aside = sum(summary["repaired"].values())
     print(
         f"profile {summary['profile']}: {summary['images']:,} images in datasets/split, "
-        f"{summary['unusable']:,} unusable and {aside:,} set aside, all listed in reports/data/rejected.csv"
+        f"{summary['unusable']:,} unusable and {aside:,} set aside, all listed in reports/data/rejected.csv",
+        *(f"fewer than params.yaml asks for: {short}" for short in short_sources(summary)),
+        sep="\n",
     )
 
 

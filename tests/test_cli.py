@@ -145,13 +145,20 @@ def test_summary_shows_sources_stages_and_what_a_constant_answer_gets(tmp_path: 
         assert said in result.output
 
 
-def test_data_list_names_every_collection_of_the_notebook(tmp_path: Path) -> None:
-    (tmp_path / "lag").mkdir()
-    result = CliRunner().invoke(main, ["data", "list", "--into", str(tmp_path)], env={"COLUMNS": "200"})
+def test_data_list_tells_what_is_in_the_folder_that_the_pipeline_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parents[1] / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("collections: collections", "collections: elsewhere"))
+    for folder in ("lag/LAGdataset_200", "utkface_wild/part2"):
+        (tmp_path / "elsewhere" / folder).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, ["data", "list"], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     rows = {line.split("│")[1].strip(): line for line in result.output.splitlines() if line.startswith("│")}
     assert set(rows) == {"utkface_aligned", "utkface_wild", "fakes_1m", "faces_140k", "lag", "celeba"}
     assert [name for name, line in rows.items() if "yes" in line] == ["lag"]
+    assert [name for name, line in rows.items() if "partly" in line] == ["utkface_wild"]
 
 
 def test_data_fetch_names_the_collections_it_knows(tmp_path: Path) -> None:

@@ -63,22 +63,39 @@ def deliver() -> None:
     raise SystemExit(1 if waiting else 0)
 
 
+def _collections(into: Path | None) -> Path:
+    """The folder that was given, or the one that the pipeline uses."""
+    if into is not None or not Path("params.yaml").exists():
+        return into or Path("collections")
+    from fakeface.origins import collections_folder
+    from fakeface.params import load_params
+
+    return collections_folder(load_params(Path("params.yaml")).data, Path())
+
+
+_INTO = click.option(
+    "--into", type=click.Path(path_type=Path), help="A folder in place of the one that data.collections names."
+)
+
+
 @main.group(name="data")
 def data_commands() -> None:
     """The notebook's public data sets: list, fetch and verify them (docs/data.md)."""
 
 
 @data_commands.command(name="list")
-@click.option("--into", type=click.Path(path_type=Path), default=Path("collections"), show_default=True)
-def list_collections(into: Path) -> None:
+@_INTO
+def list_collections(into: Path | None) -> None:
     """Show the catalogue, and what of it is on the disk."""
     from rich.console import Console
     from rich.table import Table
 
     from fakeface.sources import list_sources
 
+    folder = _collections(into)
     table = Table("name", "what", "label", "used for", "images", "here")
     for one in list_sources():
+        there = [(folder / one.name / (each.folder if each.unpack else each.file)).exists() for each in one.archives]
         images = f"{one.images:,}" if one.images else "?"
         table.add_row(
             one.name,
@@ -86,20 +103,22 @@ def list_collections(into: Path) -> None:
             one.label or "both",
             one.used_for,
             images,
-            "yes" if (into / one.name).is_dir() else "no",
+            "yes" if all(there) else "partly" if any(there) else "no",
         )
     Console(highlight=False).print(table)
 
 
 @data_commands.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option("--into", type=click.Path(path_type=Path), default=Path("collections"), show_default=True)
-def fetch(names: tuple[str, ...], into: Path) -> None:
+@_INTO
+def fetch(names: tuple[str, ...], into: Path | None) -> None:
     """Bring collections to a folder; interrupted, run it again and it goes on."""
     from fakeface.fetch import fetch as fetch_collection
+    from fakeface.progress import bytes_progress
 
     for name in names:
-        fetched = fetch_collection(name, into)
+        with bytes_progress() as progress:
+            fetched = fetch_collection(name, _collections(into), progress=progress)
         expected = f" of {fetched.images_expected:,} expected" if fetched.images_expected else ""
         click.echo(f"{name}: {fetched.images:,} images{expected} in {fetched.folder}")
 

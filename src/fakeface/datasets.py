@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,12 @@ def split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data,
         size: pixels a side.
 
     Raises:
-        UserError: raw files differ from their manifest, too many of a source are unusable, or a part has no image of
-            a label. rejected.csv is written before the last two.
+        UserError: raw files differ from their manifest, a source has fewer images than its `take` asks for, too many of
+            one are unusable, or a part has no image of a label. rejected.csv is written before the last two.
     """
     collection = read_collection(raw)
     profile = _profile_of(collection, data)
+    refuse_short_sources([file.source for file in collection.files], profile, data.rejected_share)
     limits = Limits(int(data.max_megabytes * 1e6), int(data.max_megapixels * 1e6))
     crops = {name: source.crop for name, source in profile.sources.items()}
     images, undecodable = decode_files(collection.files, raw, cache, size, crops, limits)
@@ -81,6 +82,37 @@ def refuse_bad_sources(unusable: Sequence[Rejected], usable: Iterable[str], limi
             )
 
 
+def refuse_short_sources(found: Iterable[str], profile: Profile, limit: float) -> None:
+    """Check that each source has the images that its `take` asks for.
+
+    Args:
+        found: the source of each file.
+        profile: the sources.
+        limit: the largest share that may be missing, 0 to 1; within it the split says what is missing.
+
+    Raises:
+        UserError: a source is below the limit.
+    """
+    there = Counter(found)
+    for name, source in profile.sources.items():
+        asked = sum(source.taken().values())
+        if there[name] < (1 - limit) * asked:
+            raise UserError(
+                f"Source '{name}' has {there[name]:,} images where its `take` in params.yaml asks for {asked:,}; "
+                "add what is missing, or lower the numbers."
+            )
+
+
+def short_sources(summary: Mapping[str, Any]) -> list[str]:
+    """Say, from the content of split.json, where a source gives fewer images than its `take` asks for."""
+    return [
+        f"{name} in {role}: {placed:,} of {asked:,}"
+        for name, source in summary["sources"].items()
+        for role, asked in source["asked"].items()
+        if (placed := sum(source["roles"].get(role, {}).values())) < asked
+    ]
+
+
 def _profile_of(collection: Collection, data: Data) -> Profile:
     profile = data.profiles.get(collection.profile)
     if profile is None or collection.sources != {name: source.label for name, source in profile.sources.items()}:
@@ -122,6 +154,8 @@ def _summary(collection: Collection, profile: Profile, unusable: Sequence[Reject
             "unusable": bad[name],
             "set_aside": aside[name],
             "unused": split.unused.get(name, 0),
+            "not_taken": collection.not_taken.get(name, 0),
+            "asked": source.taken(),
             "roles": _counts(image for image in split.placed if image.file.source == name),
         }
         for name, source in profile.sources.items()
@@ -132,6 +166,8 @@ def _summary(collection: Collection, profile: Profile, unusable: Sequence[Reject
         "images": len(split.placed),
         "unusable": len(unusable),
         "ignored": collection.ignored,
+        "unlisted": collection.unlisted,
+        "unnamed": collection.unnamed,
         "repaired": split.repaired,
         "groups": {"of_two_or_more": split.groups, "largest": split.largest_group},
         "leaks": 0,  # proven before anything was written

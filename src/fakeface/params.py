@@ -8,7 +8,16 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fakeface import HELDOUT, STAGES
 from fakeface.augment_steps import check_steps
@@ -95,12 +104,22 @@ class PartCounts(_Section):
         return self.train + self.valid + self.test
 
 
+def _kind_of_count(wanted: Any) -> str:
+    return "[parts]" if isinstance(wanted, Mapping | PartCounts) else "[number]"
+
+
+# Told apart by a tag, so that an error names what is wrong in the one that was meant
+Count = Annotated[
+    Annotated[Positive, Tag("[number]")] | Annotated[PartCounts, Tag("[parts]")], Discriminator(_kind_of_count)
+]
+
+
 class Source(_Section):
     """Images of one label, where they lie, and their place: a share in each role (`use`) or a number (`take`)."""
 
     label: Label
     use: Mapping[Role, Share] = {}
-    take: Mapping[Role, Positive | PartCounts] = {}
+    take: Mapping[Role, Count] = {}
     folder: str | None = None
     collection: str | None = None
     crop: str = "centre"
@@ -126,7 +145,7 @@ class Source(_Section):
     @classmethod
     def _countable(cls, take: Any) -> Any:
         for role, wanted in take.items() if isinstance(take, Mapping) else ():
-            by_part = isinstance(wanted, Mapping | PartCounts) and role != HELDOUT
+            by_part = _kind_of_count(wanted) == "[parts]" and role != HELDOUT
             if not by_part and (type(wanted) is not int or wanted < 1):
                 parts = "" if role == HELDOUT else ", or {train: …, valid: …, test: …} with three of them"
                 raise ValueError(f"{role} must be a whole number of images above 0{parts}, not {wanted!r}")
@@ -311,7 +330,7 @@ def experiment_parameters(params: Params) -> dict[str, Any]:
 def _first_problem(path: Path, error: ValidationError) -> str:
     # an unknown key first: where a key is misspelt, the right one is missing too
     problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in problem["loc"] if part != "[key]")
+    key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("["))
     kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
         return f"{path}: there is no parameter '{key}'; check its spelling{_close_match(problem['loc'])}."
