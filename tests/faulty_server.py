@@ -12,6 +12,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 LOGIN_PAGE = b"<!DOCTYPE html><html><title>Log in</title>"
 
 
+class _QuietServer(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hangs up is nothing to report."""
+
+
 class FaultyServer:
     """`files` by path; `faults` by path, one a request, or for good where it ends in `...`; requests in `seen`."""
 
@@ -20,7 +25,7 @@ class FaultyServer:
         self.faults: dict[str, list[str]] = {}
         self.seen: list[tuple[str, str | None]] = []
         self.lock = threading.Lock()
-        self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.httpd = _QuietServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self.httpd.server_address[1]}"
 
     def ranges(self, path: str) -> list[str | None]:
@@ -47,6 +52,8 @@ class FaultyServer:
                     fault = server._next_fault(self.path)
                 with suppress(ConnectionError):
                     self.answer(fault, asked)
+
+            do_HEAD = do_GET  # noqa: N815
 
             def answer(self, fault: str, asked: str | None) -> None:
                 content = server.files.get(self.path)
@@ -92,7 +99,8 @@ class FaultyServer:
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(body) if length is None else length))
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command != "HEAD":
+                    self.wfile.write(body)
                 self.wfile.flush()
 
         return Handler

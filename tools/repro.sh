@@ -9,8 +9,8 @@ if [ -z "$DATA$RECIPE$SET" ]; then
 else
   overrides=(-S "recipe=${RECIPE:-default}")
   if [ -n "$DATA" ]; then
-    if [ ! -d "$DATA" ]; then
-      echo "fakeface: DATA=$DATA is not a folder; name an existing one." >&2
+    if [ ! -e "$DATA" ]; then
+      echo "fakeface: DATA=$DATA is not there; name an existing folder, zip or tar." >&2
       exit 1
     fi
     overrides+=(-S "data.root='$(realpath "$DATA")'") # quoted for the grammar of -S, which gives ( and , a meaning

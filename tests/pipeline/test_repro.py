@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
+import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import h5py
@@ -15,8 +18,9 @@ import yaml
 from PIL import Image
 
 from fakeface import STAGES
+from faulty_server import serving
 from pipeline.mlflow_rows import Row, Rows
-from pipeline.small_project import EPOCHS, GENERATORS, HALF_IMAGE, IMAGES, LETTER, Project, Reproduced
+from pipeline.small_project import CAMERAS, EPOCHS, GENERATORS, HALF_IMAGE, IMAGES, LETTER, Project, Reproduced
 
 pytestmark = pytest.mark.slow
 NOTE = "synthetic sample"
@@ -28,7 +32,11 @@ def _metrics(reproduced: Reproduced) -> Any:
 
 
 def _table(reproduced: Reproduced, path: str) -> list[dict[str, str]]:
-    with (reproduced.project.folder / path).open(newline="") as file:
+    return _rows(reproduced.project.folder / path)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -89,6 +97,23 @@ def test_a_change_reruns_nothing_before_what_depends_on_it(
     unchanged = set(re.findall("Stage '(.+)' didn't change", plan))
     stages = list(yaml.safe_load((copied.folder / "dvc.yaml").read_text())["stages"])
     assert unchanged == set(stages[: stages.index(first)])
+
+
+def test_data_may_be_one_archive_that_dvc_imports_over_http(copied: Project) -> None:
+    sample, packed = copied.folder / "sample", io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in sample.rglob("*.png"):
+            if path.name != "000.png":
+                archive.write(path, f"faces/{path.relative_to(sample)}")
+    with serving() as server:
+        server.files["/faces.zip"] = packed.getvalue()
+        (copied.folder / "data.dvc").write_text(f"deps:\n- path: {server.url}/faces.zip\nouts:\n- path: data\n")
+        copied.done("dvc", "repro", "download")
+    assert (copied.folder / "data").read_bytes() == packed.getvalue()
+    collected = {row["path"] for row in _rows(copied.folder / "datasets/raw/manifest.csv")}
+    assert collected == {path.relative_to(sample).as_posix() for path in sample.rglob("*.png")} - {
+        f"{source}/000.png" for source in (*CAMERAS, *GENERATORS)
+    }
 
 
 def test_metrics_tell_how_well_unseen_sources_are_called(reproduced: Reproduced) -> None:
