@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import yaml
 
-from fakeface.datasets import split_dataset
+from fakeface.datasets import short_sources, split_dataset
 from fakeface.errors import UserError
 from fakeface.images import Crop, decode_image
-from fakeface.params import Data
+from fakeface.params import Data, Profile, Source
 from fakeface.raw import collect_sources
 from fakeface.store import open_store
 from picture_folders import data_of, fill_folder, picture, picture_bytes, profile_of
@@ -41,9 +41,9 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def run(root: Path, tmp_path: Path, **changes: Any) -> dict[str, Any]:
-    data: Data = data_of(root, {"own": PROFILE}, **changes)
-    collect_sources(root, "own", PROFILE, tmp_path / "raw")
+def run(root: Path, tmp_path: Path, profile: Profile = PROFILE, **changes: Any) -> dict[str, Any]:
+    data: Data = data_of(root, {"own": profile}, **changes)
+    collect_sources(root, "own", profile, tmp_path / "raw")
     return split_dataset(tmp_path / "raw", tmp_path / "decoded", tmp_path / "split", tmp_path / "reports", data, 32)
 
 
@@ -117,6 +117,26 @@ def test_too_many_unusable_files_stop_the_stage_after_they_are_listed(root: Path
     assert len(rows_of(tmp_path / "reports" / "rejected.csv")) == 2
     assert not (tmp_path / "split").exists()
     assert run(root, tmp_path, rejected_share=0.07)["unusable"] == 2
+
+
+def asking_for(heldout: int) -> Profile:
+    take = {"stage1": 30, "stage2": 30, "stage3": 30, "heldout": heldout}
+    machine = Source.model_validate({"label": "fake", "take": take})
+    return PROFILE.model_copy(update={"sources": {**PROFILE.sources, "machine": machine}})
+
+
+def test_a_source_with_fewer_images_than_asked_for_stops_the_stage(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'machine' has 100 images where its `take` .* asks for 110"):
+        run(root, tmp_path, asking_for(heldout=20), rejected_share=0.05)
+
+
+def test_a_few_images_fewer_than_asked_for_are_told(root: Path, tmp_path: Path) -> None:
+    fill_folder(root / "old", [600])
+    (root / "manifest.csv").write_text("path,sha256\nmachine/00400.png,\n")
+    summary = run(root, tmp_path, asking_for(heldout=12), rejected_share=0.05)
+    assert short_sources(summary) == ["machine in heldout: 10 of 12"]
+    assert summary["roles"]["fake"]["stage1"] == {"train": 18, "valid": 6, "test": 6}
+    assert (summary["unnamed"], summary["unlisted"]) == (["old/"], 195)
 
 
 def test_one_percent_more_moves_nothing_and_decodes_little(root: Path, tmp_path: Path) -> None:

@@ -128,6 +128,14 @@ def test_unpacked_images_outlive_their_archive(server: FaultyServer, tmp_path: P
     assert server.seen == []
 
 
+def test_an_image_that_went_missing_is_noticed(server: FaultyServer, tmp_path: Path) -> None:
+    wanted = collection(http(server, "faces.zip"))
+    fetch(wanted, tmp_path)
+    (tmp_path / "faces" / "faces" / "real" / "a.jpg").unlink()
+    with pytest.raises(UserError, match=r"faces/faces is not as it was unpacked; delete it"):
+        fetch(wanted, tmp_path)
+
+
 def test_archives_and_pins_may_live_elsewhere_and_survive_the_images(server: FaultyServer, tmp_path: Path) -> None:
     wanted, kept = collection(http(server, "faces.zip")), tmp_path / "kept"
     for folder in ("once", "twice"):

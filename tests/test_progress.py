@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fakeface.progress import progress
+from fakeface.progress import bytes_progress, progress
 
 
 def test_a_long_step_writes_ten_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,3 +28,11 @@ def test_nothing_to_do_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None
     with progress("decoding", 0) as advance:
         advance(0)
     assert capsys.readouterr().err == ""
+
+
+def test_a_file_on_its_way_gets_a_line_each_gigabyte(capsys: pytest.CaptureFixture[str]) -> None:
+    with bytes_progress() as show:
+        for done in (5, 999_999_999, 1_000_000_000, 1_500_000_000, 2_100_000_000):
+            show("faces.tar", done, 2_500_000_000)
+        show("small.zip", 70_000, None)
+    assert capsys.readouterr().err.splitlines() == ["faces.tar: 1 of 2.5 GB", "faces.tar: 2 of 2.5 GB"]

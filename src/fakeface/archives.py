@@ -157,6 +157,13 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
+def holds_what_was_unpacked(folder: Path) -> bool:
+    """Whether a folder has as many files and bytes as its record says; equal sizes of other bytes go unnoticed."""
+    record = read_record(folder)
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.name != RECORD and path.is_file()]
+    return record is not None and (len(sizes), sum(sizes)) == (record.get("files"), record.get("bytes"))
+
+
 def safe_name(name: str) -> str | None:
     r"""A member's name as a relative POSIX path of printable UTF-8; None for a resource fork of macOS, which is junk.
 

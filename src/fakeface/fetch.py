@@ -24,7 +24,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from fakeface.archives import RECORD, Limits, Progress, read_record, unpack
+from fakeface.archives import RECORD, Limits, Progress, holds_what_was_unpacked, read_record, unpack
 from fakeface.errors import UserError
 from fakeface.image_files import list_images
 from fakeface.sources import Archive, Collection, get_source
@@ -176,6 +176,8 @@ def _already_unpacked(job: _Job, archive: Archive, folder: Path) -> FetchedArchi
     record = read_record(folder)
     if record is None or not {"sha256", "archive_bytes", "pinned_as"} <= record.keys():
         raise UserError(f"{folder} was not unpacked by this program; move it away and run the same command again.")
+    if not holds_what_was_unpacked(folder):
+        raise UserError(f"{folder} is not as it was unpacked; delete it and run the same command again.")
     pinned = job.pinned(record["pinned_as"])
     if pinned and pinned["sha256"] != record["sha256"]:
         raise UserError(

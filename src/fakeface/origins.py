@@ -7,7 +7,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from fakeface.archives import RECORD, read_record, unpack
+from fakeface.archives import holds_what_was_unpacked, read_record, unpack
 from fakeface.errors import UserError
 from fakeface.fetch import exclusive, fetch
 from fakeface.image_files import is_passed_over
@@ -85,21 +85,13 @@ def unpack_once(archive: Path, into: Path) -> Path:
     """
     sha256 = file_digests(archive, ["sha256"])["sha256"]
     with exclusive(into):
-        if _is_whole(into, sha256):
+        if (read_record(into) or {}).get("sha256") == sha256 and holds_what_was_unpacked(into):
             return into
         if into.exists():
             shutil.rmtree(into)
         with bytes_progress() as progress:
             unpack(archive, into, progress=progress, record={"sha256": sha256})
     return into
-
-
-def _is_whole(folder: Path, sha256: str) -> bool:
-    record = read_record(folder)
-    if record is None or record.get("sha256") != sha256:
-        return False
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name != RECORD]
-    return (len(files), sum(path.stat().st_size for path in files)) == (record.get("files"), record.get("bytes"))
 
 
 # Choosing a profile
