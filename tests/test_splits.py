@@ -31,7 +31,7 @@ SOURCES: Mapping[str, Source] = {
     "half": Source(label="fake", use={"stage1": 0.5}),
     "late_machine": Source(label="fake", use={"stage2": 1}),
     "archive": Source(
-        label="fake", take={"stage1": 100, "stage3": PartCounts(train=100, valid=100, test=7), "heldout": 100}
+        label="fake", take={"heldout": 100, "stage1": 100, "stage3": PartCounts(train=100, valid=100, test=7)}
     ),
 }
 

@@ -47,7 +47,7 @@ def bytes_progress() -> Iterator[Callable[[str, int, int | None], None]]:
 
         def show(file: str, done: int, total: int | None) -> None:
             if file not in tasks:
-                tasks[file] = bar.add_task(file)
+                tasks[file] = bar.add_task(file, total=total)
             bar.update(tasks[file], completed=done, total=total)
 
         yield show

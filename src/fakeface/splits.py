@@ -6,8 +6,8 @@ held-out set, nor its fakes in two stages; photographs of one group may serve tw
 
 Where a source gives shares (`use`), a group's place depends only on its key (the smallest sha256 in it), so files that
 are added leave all others where they are; only a group that a new file joins may move. Where a source gives numbers
-(`take`), its images are dealt out to the roles in the order of their paths, and to the parts by key until a part is
-full: exact, at the price that an added file moves those at the cuts.
+(`take`), its images are dealt out in the order of their paths, to the stages and then to the held-out set, and in a
+stage to the parts by key until a part is full: exact, at the price that an added file moves those at the cuts.
 """
 
 from __future__ import annotations
@@ -209,11 +209,12 @@ def _wishes(candidates: Sequence[Candidate], sources: Mapping[str, Source]) -> d
     wishes = {one.file.path: by_source[one.file.source] for one in candidates}
     for name, source in sources.items():
         paths = sorted(one.file.path for one in candidates if one.file.source == name) if source.take else []
-        start = 0
-        for role, count in source.taken().items():
+        start, counts = 0, source.taken()
+        for role in ROLES:
             only: _Wish = {role: 1.0}
-            wishes.update((path, only) for path in paths[start : start + count])
-            start += count
+            stop = start + counts.get(role, 0)
+            wishes.update((path, only) for path in paths[start:stop])
+            start = stop
     return wishes
 
 
