@@ -61,6 +61,8 @@ def main() -> None:
         files = write_reports(evaluation, metrics, robustness, histories, facts["note"] or "", Path("reports"))
         in_stage = {stage: parameters | params.stage_settings(stage).model_dump() for stage in STAGES}
         run.log_evaluation(tracking.Result(metrics, tuple(files), stage_parameters=in_stage))
+        pages = ("audit.html", "audit.json", "split.json", "rejected.csv")
+        run.log_files([Path("reports/data") / page for page in pages], "data")
         run.log_model(checkpoints[STAGES[-1]])
 
 

@@ -15,6 +15,7 @@ LIBRARY = PROJECT / "src" / "fakeface"
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # Reads, writes, checks or reports; decides no output.
 DECIDES_NOTHING = {"errors", "progress", "params", "tables", "disk", "tracking", "fetch", "archives", "transfer"} | {
+    "processes",
     "python_calls",
     "stage_inputs",
     "stopping",
@@ -22,11 +23,13 @@ DECIDES_NOTHING = {"errors", "progress", "params", "tables", "disk", "tracking",
 }
 # Imported for a name alone: crops, steps and collections are checked by params, the columns of a history by evaluate.
 ONLY_A_NAME = {
-    "download": {"images", "augment_steps"},
+    "download": {"images", "jpeg_header", "augment_steps"},
     "split": {"augment_steps", "data_manifest", "image_files", "origins", "sources"},
-    "train": {"images", "sources"},
+    "audit": {"augment_steps", "data_manifest", "decoded", "image_files", "near_duplicates", "origins", "sources"},
+    "train": {"images", "jpeg_header", "sources"},
     "evaluate": {
         "images",
+        "jpeg_header",
         "sources",
         "training",
         "training_callbacks",

@@ -13,6 +13,7 @@ from PIL import Image
 
 from fakeface import figures
 from fakeface.evaluation import evaluation_report
+from fakeface.figure_style import SERIES
 
 _RNG = np.random.default_rng(0)
 LABELS = np.repeat([0, 1], 60)
@@ -110,7 +111,7 @@ def test_bars_follow_the_accuracy(tmp_path: Path) -> None:
         report = evaluation_report(["lfw"] * 10 + ["stylegan"] * 10, [0] * 10 + [1] * 10, scores, 0.5)
         figures.draw_generalization({"stage1": report}, tmp_path / "bars.png")
         lfw = pixels(tmp_path / "bars.png")[:, 480:600]  # the third of four groups
-        blue = [int(figures._SERIES[0][i : i + 2], 16) for i in (1, 3, 5)]
+        blue = [int(SERIES[0][i : i + 2], 16) for i in (1, 3, 5)]
         heights.append(int((np.abs(lfw - blue).max(axis=2) <= 2).any(axis=1).sum()))
     assert heights[1] / heights[0] == pytest.approx(0.5, abs=0.03)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fakeface.calibration import Calibration
 from fakeface.disk import make_folder, naming
 from fakeface.errors import UserError
+from fakeface.images import Reencoding
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -30,6 +31,7 @@ class CheckpointFacts:
     precision: str
     note: str | None
     calibration: Calibration
+    reencoding: Reencoding | None = None  # what the images it learned from went through, and every other has to
 
 
 def save_checkpoint(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -> None:
@@ -41,7 +43,8 @@ def save_checkpoint(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -
 
     make_folder(path.parent)
     partial = path.with_name(f".{path.name}.partial.h5")
-    fields = {**asdict(facts), "calibration": facts.calibration.to_json()}
+    reencoding = facts.reencoding and facts.reencoding._asdict()
+    fields = {**asdict(facts), "calibration": facts.calibration.to_json(), "reencoding": reencoding}
     with naming(partial):
         model.save(partial, save_format="h5", include_optimizer=False)
         with h5py.File(partial, "r+") as file:
@@ -62,7 +65,9 @@ def read_facts(path: Path) -> CheckpointFacts:
     try:
         with h5py.File(path, "r") as file:
             fields: Mapping[str, Any] = json.loads(file.attrs[_ATTRIBUTE])
-        return CheckpointFacts(**{**fields, "calibration": Calibration.from_json(fields["calibration"])})
+        calibration = Calibration.from_json(fields["calibration"])
+        reencoding = Reencoding(**fields["reencoding"]) if fields.get("reencoding") else None
+        return CheckpointFacts(**{**fields, "calibration": calibration, "reencoding": reencoding})
     except (OSError, KeyError, TypeError, ValueError):
         raise UserError(
             f"{path} is not a checkpoint of fakeface (damaged, or made elsewhere); delete it and run `dvc repro` again."

@@ -80,7 +80,7 @@ _INTO = click.option(
 
 @main.group(name="data")
 def data_commands() -> None:
-    """The notebook's public data sets: list, fetch and verify them (docs/data.md)."""
+    """The notebook's public data sets: list, fetch, verify and audit them (docs/data.md)."""
 
 
 @data_commands.command(name="list")
@@ -135,6 +135,18 @@ def verify(raw: Path) -> None:
             click.echo(f"{what}: {name}")
     click.echo(f"{report.checked:,} files checked: {'all as written' if report.clean else 'not as written'}")
     raise SystemExit(0 if report.clean else 2)
+
+
+@data_commands.command()
+@click.option("--reports", type=click.Path(path_type=Path), default=Path("reports/data"), show_default=True)
+def report(reports: Path) -> None:
+    """Audit the split anew, and say where the page is: counts, leaks, distributions, shortcut scores."""
+    from fakeface.audit import PAGE, audit_dataset
+    from fakeface.params import load_params
+
+    data = load_params(Path("params.yaml")).data
+    audit = audit_dataset(Path("datasets/raw"), Path("datasets/split"), Path("datasets/measured"), reports, data)
+    click.echo(f"{audit['images']:,} images audited, {len(audit['leaks'])} leaks: open {reports / PAGE} in a browser.")
 
 
 @main.command()

@@ -12,6 +12,7 @@ from fakeface import HELDOUT, PARTS
 from fakeface.decoded import DecodedImages, Limits, decode_files
 from fakeface.disk import clear_folder
 from fakeface.errors import UserError
+from fakeface.images import Reencoding
 from fakeface.near_duplicates import near_duplicate_groups
 from fakeface.params import Data, Profile
 from fakeface.raw import Collection, Rejected, read_collection
@@ -40,7 +41,8 @@ def split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data,
     refuse_short_sources([file.source for file in collection.files], profile, data.rejected_share)
     limits = Limits(int(data.max_megabytes * 1e6), int(data.max_megapixels * 1e6))
     crops = {name: source.crop for name, source in profile.sources.items()}
-    images, undecodable = decode_files(collection.files, raw, cache, size, crops, limits)
+    reencoding = data.chosen_reencoding()
+    images, undecodable = decode_files(collection.files, raw, cache, size, crops, limits, reencoding=reencoding)
     unusable = sorted(collection.rejected + undecodable)
     write_rows(reports / "rejected.csv", Rejected._fields, unusable)
     refuse_bad_sources(unusable, [file.source for file in images.files], data.rejected_share, reports)
@@ -51,7 +53,7 @@ def split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data,
     assert_no_leak(split.placed)
     require_every_part(split.placed, data.split)
     (reports / "split.json").unlink(missing_ok=True)
-    _write_stores(split, images, into, profile.note)
+    _write_stores(split, images, into, profile.note, reencoding)
     summary = _summary(collection, profile, unusable, split)
     write_json(reports / "split.json", summary)
     return summary
@@ -123,14 +125,16 @@ def _profile_of(collection: Collection, data: Data) -> Profile:
     return profile
 
 
-def _write_stores(split: Split, images: DecodedImages, into: Path, note: str | None) -> None:
+def _write_stores(
+    split: Split, images: DecodedImages, into: Path, note: str | None, reencoding: Reencoding | None
+) -> None:
     numbers = {file.path: number for number, file in enumerate(images.files)}
 
     def write(role: str) -> None:
         chosen = [image for image in split.placed if image.role == role]
         order = [numbers[image.file.path] for image in chosen]
         rows = [_stored(image, images, number) for image, number in zip(chosen, order, strict=True)]
-        write_store(rows, images.blocks(order), images.size, into / role, note)
+        write_store(rows, images.blocks(order), images.size, into / role, note, reencoding)
 
     clear_folder(into)  # a killed run shall not leave stores of two splits side by side
     with ThreadPoolExecutor(len(ROLES)) as threads:

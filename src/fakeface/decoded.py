@@ -10,14 +10,10 @@ import csv
 import hashlib
 import inspect
 import os
-import signal
-import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -29,8 +25,9 @@ from fakeface import images, near_duplicates
 from fakeface.disk import clear_folder, make_folder, naming
 from fakeface.errors import UserError
 from fakeface.fetch import exclusive
-from fakeface.images import Crop, RejectedImage, decode_image, inspect_image, read_content
+from fakeface.images import Crop, Reencoding, RejectedImage, decode_image, inspect_image, read_content
 from fakeface.near_duplicates import perceptual_hash
+from fakeface.processes import in_processes
 from fakeface.progress import progress
 from fakeface.raw import RawFile, Rejected
 from fakeface.tables import read_whole_lines, some
@@ -45,6 +42,16 @@ class Limits(NamedTuple):
 
     max_bytes: int
     max_pixels: int
+
+
+class _Settings(NamedTuple):
+    size: int
+    limits: Limits
+    reencoding: Reencoding | None
+
+    @property
+    def image_bytes(self) -> int:
+        return 3 * self.size * self.size
 
 
 class _Row(NamedTuple):
@@ -94,6 +101,7 @@ def decode_files(
     crops: Mapping[str, str],
     limits: Limits,
     workers: int | None = None,
+    reencoding: Reencoding | None = None,
 ) -> tuple[DecodedImages, list[Rejected]]:
     """Decode the files that `cache` does not hold yet; return all usable ones, and the others with their reasons.
 
@@ -105,17 +113,19 @@ def decode_files(
         crops: source to crop, as `images.Crop.parse` reads it.
         limits: what is set aside undecoded.
         workers: processes; None for one a core, 1 for none beside this.
+        reencoding: what every picture goes through, as `images.decode_image` does it.
 
     Raises:
         UserError: raw files are missing or changed, a crop is unknown, or a worker was killed.
     """
     crops = {source: str(Crop.parse(crop)) for source, crop in crops.items()}
+    settings = _Settings(size, limits, reencoding)
     keys: list[_ImageKey] = [(file.sha256, crops[file.source]) for file in files]
     make_folder(cache)
     with exclusive(cache):
-        done = _open_cache(cache, size, limits, set(keys))
+        done = _open_cache(cache, settings, set(keys))
         new = {key: file for key, file in zip(keys, files, strict=True) if key not in done}
-        refused, differing = _decode_new(new, done, raw, cache, size, limits, workers)
+        refused, differing = _decode_new(new, done, raw, cache, settings, workers)
     if differing:
         raise UserError(
             f"{len(differing):,} files in {raw} are missing or have other bytes than its manifest lists: "
@@ -132,9 +142,9 @@ def decode_files(
     ), rejected
 
 
-def _open_cache(cache: Path, size: int, limits: Limits, wanted: set[_ImageKey]) -> dict[_ImageKey, _Row]:
+def _open_cache(cache: Path, settings: _Settings, wanted: set[_ImageKey]) -> dict[_ImageKey, _Row]:
     """Return the rows that are wanted and whole; start anew if they were made by other code or settings."""
-    made_by = (inspect.getsource(images), inspect.getsource(near_duplicates), PIL.__version__, size, limits)
+    made_by = (inspect.getsource(images), inspect.getsource(near_duplicates), PIL.__version__, settings)
     fingerprint = hashlib.sha256(repr(made_by).encode()).hexdigest()
     if not (cache / _KEY).is_file() or (cache / _KEY).read_text() != fingerprint:
         clear_folder(cache)
@@ -144,7 +154,7 @@ def _open_cache(cache: Path, size: int, limits: Limits, wanted: set[_ImageKey]) 
     for line in read_whole_lines(cache / _INDEX):
         if len(line) == 7 and all(value.isdecimal() for value in line[2:]):
             rows[line[0], line[1]] = _Row(*map(int, line[2:]))
-    return {key: rows[key] for key in _whole_rows(cache / _ARRAY, rows, wanted & rows.keys(), 3 * size * size)}
+    return {key: rows[key] for key in _whole_rows(cache / _ARRAY, rows, wanted & rows.keys(), settings.image_bytes)}
 
 
 def _whole_rows(array: Path, rows: Mapping[_ImageKey, _Row], wanted: set[_ImageKey], length: int) -> list[_ImageKey]:
@@ -161,8 +171,7 @@ class _Task(NamedTuple):
     files: list[tuple[str, str, str]]  # path, sha256, crop
     first_row: int
     array: Path
-    size: int
-    limits: Limits
+    settings: _Settings
 
 
 _Outcome: TypeAlias = _Row | str | None  # decoded, rejected for this reason, or not the listed bytes
@@ -173,24 +182,21 @@ def _decode_new(
     done: dict[_ImageKey, _Row],
     raw: Path,
     cache: Path,
-    size: int,
-    limits: Limits,
+    settings: _Settings,
     workers: int | None,
 ) -> tuple[dict[_ImageKey, str], list[str]]:
     """Add new images to the array, the index and `done`; return reasons of the rejected, and paths that differ."""
     refused: dict[_ImageKey, str] = {}
     differing: list[str] = []
-    free_row = (cache / _ARRAY).stat().st_size // (3 * size * size)
+    free_row = (cache / _ARRAY).stat().st_size // settings.image_bytes
     chunks = [list(new)[start : start + CHUNK] for start in range(0, len(new), CHUNK)]
     tasks = [
-        _Task(
-            [(str(raw / new[key].path), *key) for key in chunk], free_row + CHUNK * number, cache / _ARRAY, size, limits
-        )
+        _Task([(str(raw / new[key].path), *key) for key in chunk], free_row + CHUNK * number, cache / _ARRAY, settings)
         for number, chunk in enumerate(chunks)
     ]
     with progress("decoding images", len(new)) as advance, (cache / _INDEX).open("a", newline="") as file:
         index = csv.writer(file, lineterminator="\n")
-        for chunk, outcomes in zip(chunks, _run(tasks, workers), strict=True):
+        for chunk, outcomes in zip(chunks, _outcomes(tasks, workers), strict=True):
             for key, outcome in zip(chunk, outcomes, strict=True):
                 if isinstance(outcome, _Row):
                     done[key] = outcome
@@ -205,15 +211,11 @@ def _decode_new(
     return refused, differing
 
 
-def _run(tasks: Sequence[_Task], workers: int | None) -> Iterator[list[_Outcome]]:
-    if workers is None:
-        workers = len(os.sched_getaffinity(0)) if sum(len(task.files) for task in tasks) > _FEW else 1
-    if workers == 1:
-        yield from map(_decode_chunk, tasks)
-        return
+def _outcomes(tasks: Sequence[_Task], workers: int | None) -> Iterator[list[_Outcome]]:
+    if workers is None and sum(len(task.files) for task in tasks) <= _FEW:
+        workers = 1
     try:
-        with ProcessPoolExecutor(workers, get_context("spawn"), _start_worker) as pool:
-            yield from pool.map(_decode_chunk, tasks)
+        yield from in_processes(_decode_chunk, tasks, workers)
     except BrokenProcessPool:
         raise UserError(
             "A process that decodes images was killed, perhaps for want of memory; "
@@ -221,21 +223,9 @@ def _run(tasks: Sequence[_Task], workers: int | None) -> Iterator[list[_Outcome]
         ) from None
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the pool
-
-    def end_with_parent() -> None:
-        parent = parent_process()
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
 def _decode_chunk(task: _Task) -> list[_Outcome]:
     """Decode a task's files into the array, from its first row on."""
-    decoded = [_decode_file(*file, task.size, task.limits) for file in task.files]
+    decoded = [_decode_file(*file, task.settings) for file in task.files]
     pixels = [one[0] for one in decoded if isinstance(one, tuple)]
     if not pixels:
         return [one for one in decoded if not isinstance(one, tuple)]
@@ -251,14 +241,16 @@ def _decode_chunk(task: _Task) -> list[_Outcome]:
     ]
 
 
-def _decode_file(path: str, sha256: str, crop: str, size: int, limits: Limits) -> tuple[_Pixels, int, int] | str | None:
+def _decode_file(path: str, sha256: str, crop: str, settings: _Settings) -> tuple[_Pixels, int, int] | str | None:
     """Give the image with the file's width and height, the reason for its rejection, or None for other bytes."""
+    size, limits, reencoding = settings
     try:
         content = read_content(path, max_bytes=limits.max_bytes)
         if hashlib.sha256(content).hexdigest() != sha256:
             return None
         facts = inspect_image(content, **limits._asdict())
-        return decode_image(content, size, Crop.parse(crop), **limits._asdict()), facts.width, facts.height
+        image = decode_image(content, size, Crop.parse(crop), reencoding=reencoding, **limits._asdict())
+        return image, facts.width, facts.height
     except RejectedImage as rejection:
         return rejection.reason
     except (FileNotFoundError, NotADirectoryError):

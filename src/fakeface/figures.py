@@ -18,6 +18,7 @@ import numpy.typing as npt
 from fakeface import FAKE, LABELS, REAL
 from fakeface.disk import naming
 from fakeface.evaluation import CALIBRATION_BINS, binary_metrics, checked_rows, reliability_rows, roc_points
+from fakeface.figure_style import FAINT, FAKE_COLOUR, INK, REAL_COLOUR, SERIES, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,25 +31,6 @@ HUMAN_ACCURACY = 0.60  # the notebook's survey: about a hundred people, 15 faces
 _DPI = 100
 _WIDTH = 10.0  # inches: 1000 pixels
 _COLUMNS = 8  # of a heat map, wide enough for "REAL vs FAKE"
-# Okabe and Ito's palette, which colour-blind readers can tell apart.
-_REAL, _FAKE, _INK, _FAINT = "#0072B2", "#D55E00", "#222222", "#8A8A8A"
-_SERIES = ("#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#0072B2", "#D55E00", "#000000")
-_STYLE: Mapping[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so every machine draws the same letters
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": _FAINT,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E6E6E6",
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "legend.frameon": False,
-    "lines.linewidth": 2,
-}
 
 
 @contextmanager
@@ -59,13 +41,13 @@ def _drawing(path: Path | str, height: float, title: str, note: str) -> Iterator
 
     with mpl.rc_context():
         mpl.rcdefaults()  # a matplotlibrc of the user's must not change the picture
-        mpl.rcParams.update(_STYLE)
+        mpl.rcParams.update(STYLE)
         figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
         figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # type: ignore[union-attr, call-arg]
-        figure.suptitle(title, x=0.012, ha="left", fontsize=14, fontweight="bold", color=_INK)
+        figure.suptitle(title, x=0.012, ha="left", fontsize=14, fontweight="bold", color=INK)
         if note:
             box = {"boxstyle": "round,pad=0.4", "facecolor": "#FFF3C4", "edgecolor": "#E0B400"}
-            figure.text(0.985, 1 - 0.13 / height, note, ha="right", va="top", fontsize=11, color=_INK, bbox=box)
+            figure.text(0.985, 1 - 0.13 / height, note, ha="right", va="top", fontsize=11, color=INK, bbox=box)
         yield figure
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         with naming(Path(path)):
@@ -95,7 +77,10 @@ def _draw_history(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str) ->
     from matplotlib.ticker import MaxNLocator
 
     epochs = [int(float(row["epoch"])) for row in rows]
-    for key, label, colour, line in ((metric, "training", _INK, "--"), (f"val_{metric}", "validation", _REAL, "-")):
+    for key, label, colour, line in (
+        (metric, "training", INK, "--"),
+        (f"val_{metric}", "validation", REAL_COLOUR, "-"),
+    ):
         values = [float(row[key]) for row in rows]
         axes.plot(epochs, values, line, color=colour, marker="o", markersize=4, label=label)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -135,7 +120,7 @@ def _draw_cells(figure: Figure, axes: Axes, values: npt.NDArray[np.float64], lab
 
 def _ink_on(value: float, low: float = 0.0) -> str:
     """Dark letters on cividis' yellow end, light ones on its blue end."""
-    return _INK if (value - low) / (1 - low) > 0.55 else "white"
+    return INK if (value - low) / (1 - low) > 0.55 else "white"
 
 
 def draw_roc(curves: Mapping[str, ScoredSet], path: Path | str, note: str = "") -> None:
@@ -147,7 +132,7 @@ def draw_roc(curves: Mapping[str, ScoredSet], path: Path | str, note: str = "") 
             area = f"AUC {binary_metrics(labels, scores, 0.5)['roc_auc']:.3f}" if points else "one class, no curve"
             x, y = ([point[key] for point in points] for key in ("fpr", "tpr"))
             axes.plot(x, y, color=colour, label=f"{name}: {area}")
-        axes.plot([0, 1], [0, 1], "--", color=_FAINT, linewidth=1.5, label="chance: AUC 0.500")
+        axes.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1.5, label="chance: AUC 0.500")
         axes.set(xlim=(-0.005, 1), ylim=(0, 1.01), xlabel="false positive rate (reals called fake)")
         axes.set_ylabel("true positive rate (fakes called fake)")
         axes.legend(loc="lower right")
@@ -174,7 +159,7 @@ def draw_generalization(reports: Mapping[str, Mapping[str, Any]], path: Path | s
             axes.set_xticks(range(len(groups)), list(groups), rotation=35, ha="right", rotation_mode="anchor")
         axes.set(xlim=(-0.6, len(groups) - 0.4), ylim=(0, 1.04))
         axes.grid(visible=False, axis="x")
-        axes.axvline(1.5, color=_FAINT, linewidth=1)
+        axes.axvline(1.5, color=FAINT, linewidth=1)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(reports) + 1)
 
 
@@ -206,31 +191,31 @@ def _draw_bars(axes: Axes, centres: Sequence[float], bars: Sequence[_Bar | None]
         "ha": "center",
         "va": "bottom",
         "fontsize": 10,
-        "color": _INK,
+        "color": INK,
         "rotation": 90 if len(bars) > 27 * width else 0,
     }
     for centre, value, interval in drawn:
         if interval:
-            axes.plot([centre, centre], [interval["low"], interval["high"]], color=_INK, linewidth=1.2)
+            axes.plot([centre, centre], [interval["low"], interval["high"]], color=INK, linewidth=1.2)
         axes.text(centre, 0.015, f"{value:.2f}".removeprefix("0"), **text)  # type: ignore[arg-type]
 
 
 def _draw_reference_lines(axes: Axes, reports: Mapping[str, Mapping[str, Any]]) -> None:
     for value, name in ((SEED_ACCURACY, "seed notebook\n0.877"), (HUMAN_ACCURACY, "human survey\n0.60")):
-        axes.axhline(value, color=_INK, linestyle="--", linewidth=1.3)
-        axes.text(1.008, value, name, transform=axes.get_yaxis_transform(), va="center", fontsize=10, color=_INK)
+        axes.axhline(value, color=INK, linestyle="--", linewidth=1.3)
+        axes.text(1.008, value, name, transform=axes.get_yaxis_transform(), va="center", fontsize=10, color=INK)
     constants = [report["generalization"].get("constant_answer_accuracy") for report in reports.values()]
     if constants and constants[0] is not None:
         label = "what one constant answer gets"
-        axes.plot([-0.48, 0.48], [constants[0]] * 2, color=_FAKE, linewidth=2.5, label=label)
-        axes.plot([0.52, 1.48], [0.5] * 2, color=_FAKE, linewidth=2.5)
+        axes.plot([-0.48, 0.48], [constants[0]] * 2, color=FAKE_COLOUR, linewidth=2.5, label=label)
+        axes.plot([0.52, 1.48], [0.5] * 2, color=FAKE_COLOUR, linewidth=2.5)
 
 
 def draw_reliability(sets: Mapping[str, ScoredSet], path: Path | str, note: str = "") -> None:
     """Share of fakes by score in 15 bins, for {name: (labels, scores)}, with calibration errors and score counts."""
     with _drawing(path, 7.0, "Calibration: does a score mean what it says?", note) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        upper.plot([0, 1], [0, 1], "--", color=_FAINT, linewidth=1.5, label="perfect")
+        upper.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1.5, label="perfect")
         for (name, (labels, scores)), colour in zip(sets.items(), _colours(len(sets)), strict=True):
             rows, error = reliability_rows(labels, scores), binary_metrics(labels, scores, 0.5)["ece"]
             x, y = ([row[key] for row in rows] for key in ("mean_score", "fake_share"))
@@ -256,7 +241,7 @@ def draw_score_distributions(
     labels, scores = checked_rows(labels, scores)
     names = np.asarray(sources, dtype=str)
     cells = [
-        (f"{source}\n({kind}, n = {int(rows.sum()):,})", scores[rows], _REAL if label == REAL else _FAKE)
+        (f"{source}\n({kind}, n = {int(rows.sum()):,})", scores[rows], REAL_COLOUR if label == REAL else FAKE_COLOUR)
         for kind, label in LABELS.items()
         for source in np.unique(names[labels == label])
         for rows in [(names == source) & (labels == label)]
@@ -268,8 +253,8 @@ def draw_score_distributions(
             heights = np.sqrt(share / share.max()) * 0.85  # by the root, so that the rare wrong scores can be seen
             axes.bar(np.arange(0.0125, 1, 0.025), -heights, 0.024, bottom=row, color=colour)
         if unsure_band is not None and unsure_band[0] < unsure_band[1]:
-            axes.axvspan(*unsure_band, color=_FAINT, alpha=0.22, linewidth=0, label="unsure")
-        axes.axvline(threshold, color=_INK, linestyle="--", linewidth=1.5, label=f"threshold {threshold:.3g}")
+            axes.axvspan(*unsure_band, color=FAINT, alpha=0.22, linewidth=0, label="unsure")
+        axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.5, label=f"threshold {threshold:.3g}")
         axes.set_yticks([row - 0.35 for row in range(len(cells))], [cell[0] for cell in cells])
         axes.set(
             xlim=(0, 1), ylim=(len(cells) - 0.9, -1.0), xlabel="score (probability of fake); heights by square root"
@@ -321,4 +306,4 @@ def _weakest_sets(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], str]:
 
 
 def _colours(count: int) -> list[str]:
-    return [_SERIES[index % len(_SERIES)] for index in range(count)]
+    return [SERIES[index % len(SERIES)] for index in range(count)]

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ from PIL import (
 )
 
 from fakeface.errors import UserError
+from fakeface.jpeg_header import jpeg_quality, subsampling
 
 IMAGE_SIZE = 128  # pixels a side
 MAX_BYTES = 64 * 2**20  # far above any photograph of a face; bounds what one file may take of the memory
@@ -99,6 +101,17 @@ class Crop:
 WHOLE = Crop()
 
 
+class Reencoding(NamedTuple):
+    """One size and one JPEG compression that every picture goes through, so that neither tells where it came from.
+
+    After the crop a picture is brought to `size` pixels a side (8 or more) by the Lanczos filter and saved as JPEG of
+    `quality` (1 to 100, the Independent JPEG Group's scale) with colour at half resolution (4:2:0).
+    """
+
+    quality: int
+    size: int
+
+
 @dataclass(frozen=True)
 class ImageFacts:
     """What an image file's header says; nothing is decoded."""
@@ -109,7 +122,10 @@ class ImageFacts:
     mode: str  # Pillow's name of the stored colours: L, RGB, CMYK, P, RGBA, I;16 …
     greyscale: bool  # stored without colour; a grey picture stored as RGB is False
     orientation: int  # EXIF, 1 (upright) to 8
-    jpeg_quality: int | None  # 1 to 100, see jpeg_quality(); None for other formats
+    jpeg_quality: int | None  # 1 to 100, see jpeg_header.jpeg_quality(); None for other formats
+    jpeg_divisor: float | None  # mean of all quantisation divisors; tells apart tables that no quality describes
+    subsampling: str | None  # of a JPEG's colour: "grey" without colour, else one of jpeg_header.SUBSAMPLINGS
+    progressive: bool  # a JPEG whose detail comes in several scans
 
 
 def decode_image(
@@ -117,29 +133,36 @@ def decode_image(
     size: int = IMAGE_SIZE,
     crop: Crop = WHOLE,
     *,
+    reencoding: Reencoding | None = None,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
     """Decode a whole image file to a uint8 RGB array of shape (size, size, 3); raise RejectedImage with the reason.
 
-    EXIF orientation is applied, then `crop`, then the reduction by a Lanczos filter. Transparent pixels lie on white.
-    16-bit values keep their high byte. Of an animation or a file of several pages the first frame counts, after the
-    file was checked to be whole. Embedded colour profiles are ignored. A file that is cut short is rejected.
+    EXIF orientation is applied, then `crop`, then `reencoding` if one is given, then the reduction by a Lanczos filter.
+    Transparent pixels lie on white. 16-bit values keep their high byte. Of an animation or a file of several pages the
+    first frame counts, after the file was checked to be whole. Embedded colour profiles are ignored. A file that is cut
+    short is rejected.
     """
     image = _open(content, max_bytes, max_pixels)
     with _rejecting(image):
         full_size = image.size
-        factor = _shrink_factor(image, size, crop)
-        _load(image, factor)
-        if isinstance(image, _JpegFile) and _lacks_data(image, content, factor):
-            raise RejectedImage("truncated JPEG")
-        orientation = _orientation(image)  # after the pixels: a PNG may carry its EXIF behind them
-        upright = _plain_mode(image)
-        if orientation in _TURNS:
-            upright = upright.transpose(_TURNS[orientation])
-        left, top, right, bottom = crop.box(*(full_size if orientation < 5 else full_size[::-1]))
+        first_size = reencoding.size if reencoding else size
+        factor = _shrink_factor(image, first_size, crop)
+        upright, turned = _upright(image, content, factor)
+        left, top, right, bottom = crop.box(*(full_size[::-1] if turned else full_size))
         box = (left / factor, top / factor, right / factor, bottom / factor)
-        return np.array(_on_background(upright.resize((size, size), REDUCTION, box=box)))
+        square = _on_background(upright.resize((first_size, first_size), REDUCTION, box=box))
+        if reencoding:
+            square = _saved_again(square, reencoding.quality).resize((size, size), REDUCTION)
+        return np.array(square)
+
+
+def decode_full_size(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """Decode an image file as `decode_image` does, uncropped and unreduced: uint8 RGB (height, width, 3), upright."""
+    image = _open(content, max_bytes, max_pixels)
+    with _rejecting(image):
+        return np.array(_on_background(_upright(image, content, factor=1)[0]))
 
 
 def read_image(
@@ -147,12 +170,13 @@ def read_image(
     size: int = IMAGE_SIZE,
     crop: Crop = WHOLE,
     *,
+    reencoding: Reencoding | None = None,
     max_bytes: int = MAX_BYTES,
     max_pixels: int = MAX_PIXELS,
 ) -> NDArray[np.uint8]:
     """Decode a file as `decode_image` does; raise OSError where it cannot be read. Follows symbolic links."""
     content = read_content(path, max_bytes=max_bytes)
-    return decode_image(content, size, crop, max_bytes=max_bytes, max_pixels=max_pixels)
+    return decode_image(content, size, crop, reencoding=reencoding, max_bytes=max_bytes, max_pixels=max_pixels)
 
 
 def read_content(path: str | Path, *, max_bytes: int = MAX_BYTES) -> bytes:
@@ -172,6 +196,7 @@ def inspect_image(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int
     image = _open(content, max_bytes, max_pixels)
     with _rejecting(image):
         tables = image.quantization if isinstance(image, _JpegFile) else {}
+        divisors = [divisor for table in tables.values() for divisor in table]
         return ImageFacts(
             width=image.width,
             height=image.height,
@@ -180,39 +205,10 @@ def inspect_image(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int
             greyscale=image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I"),
             orientation=_orientation(image),
             jpeg_quality=jpeg_quality(tables[min(tables)]) if tables else None,
+            jpeg_divisor=sum(divisors) / len(divisors) if divisors else None,
+            subsampling=subsampling([layer[1:3] for layer in image.layer]) if isinstance(image, _JpegFile) else None,
+            progressive="progressive" in image.info,
         )
-
-
-def jpeg_quality(luminance_table: list[int]) -> int:
-    """Quality (1 to 100) whose standard luminance table is nearest to this one of 64 divisors in row order.
-
-    Exact for encoders that scale the table of ITU-T T.81 Annex K.1 as the Independent JPEG Group's libjpeg does
-    (`jpeg_quality_scaling` in jcparam.c); an estimate for the others, such as Photoshop.
-    """
-    return int(np.abs(_STANDARD_TABLES - np.asarray(luminance_table)).sum(axis=1).argmin()) + 1
-
-
-def _standard_tables() -> NDArray[np.int64]:
-    # ITU-T T.81 (1992), table K.1: luminance quantisation.
-    base = np.array(
-        [
-            [16, 11, 10, 16, 24, 40, 51, 61],
-            [12, 12, 14, 19, 26, 58, 60, 55],
-            [14, 13, 16, 24, 40, 57, 69, 56],
-            [14, 17, 22, 29, 51, 87, 80, 62],
-            [18, 22, 37, 56, 68, 109, 103, 77],
-            [24, 35, 55, 64, 81, 104, 113, 92],
-            [49, 64, 78, 87, 103, 121, 120, 101],
-            [72, 92, 95, 98, 112, 100, 103, 99],
-        ]
-    ).ravel()
-    quality = np.arange(1, 101)
-    scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)
-    tables: NDArray[np.int64] = np.clip((base * scale[:, None] + 50) // 100, 1, 255)
-    return tables
-
-
-_STANDARD_TABLES = _standard_tables()
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
@@ -395,6 +391,22 @@ def _shrink_factor(image: ImageFile.ImageFile, size: int, crop: Crop) -> int:
     left, top, right, bottom = crop.box(*image.size)
     spare = min(right - left, bottom - top) // (size * SHRINK_ON_LOAD_MARGIN)
     return min(8, 1 << spare.bit_length() - 1) if spare and isinstance(image, _JpegFile) else 1
+
+
+def _upright(image: ImageFile.ImageFile, content: bytes, factor: int) -> tuple[Image.Image, bool]:
+    """Decode, at 1/factor of its size, and turn by the EXIF orientation; tell whether the sides changed places."""
+    _load(image, factor)
+    if isinstance(image, _JpegFile) and _lacks_data(image, content, factor):
+        raise RejectedImage("truncated JPEG")
+    orientation = _orientation(image)  # after the pixels: a PNG may carry its EXIF behind them
+    plain = _plain_mode(image)
+    return plain.transpose(_TURNS[orientation]) if orientation in _TURNS else plain, orientation >= 5
+
+
+def _saved_again(image: Image.Image, quality: int) -> Image.Image:
+    file = BytesIO()
+    image.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    return JpegImagePlugin.JpegImageFile(file)
 
 
 def _load(image: ImageFile.ImageFile, factor: int) -> None:

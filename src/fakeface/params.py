@@ -22,7 +22,7 @@ from pydantic import (
 from fakeface import HELDOUT, STAGES
 from fakeface.augment_steps import check_steps
 from fakeface.errors import UserError
-from fakeface.images import Crop
+from fakeface.images import Crop, Reencoding
 from fakeface.sources import get_source
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -199,6 +199,13 @@ class PartShares(_Section):
         return self
 
 
+class Reencode(_Section):
+    """One size and JPEG quality that every picture goes through before the network's own size."""
+
+    quality: Annotated[int, Field(ge=1, le=100)]
+    size: Annotated[int, Field(ge=32, le=2048)]
+
+
 class Data(_Section):
     """Where the images are and how they are shared out."""
 
@@ -209,6 +216,7 @@ class Data(_Section):
     max_megabytes: Annotated[float, Field(gt=0)]
     max_megapixels: Annotated[float, Field(gt=0)]
     near_duplicate_bits: Annotated[int, Field(ge=0, le=8)]
+    reencode: Reencode | None = None
     split: PartShares
     profiles: Mapping[SourceName, Profile]
 
@@ -217,6 +225,10 @@ class Data(_Section):
         if self.profile != "auto" and self.profile not in self.profiles:
             raise ValueError(f"profile is '{self.profile}'; known are auto, {', '.join(self.profiles)}")
         return self
+
+    def chosen_reencoding(self) -> Reencoding | None:
+        """Return `reencode` as the decoder takes it."""
+        return Reencoding(**self.reencode.model_dump()) if self.reencode else None
 
 
 class Pair(_Section):

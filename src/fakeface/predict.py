@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.calibration import Calibration
-from fakeface.checkpoints import load_checkpoint
+from fakeface.checkpoints import CheckpointFacts, load_checkpoint
 from fakeface.errors import UserError
 from fakeface.image_files import list_images
 from fakeface.images import Crop, RejectedImage, read_image
@@ -48,7 +48,7 @@ def print_predictions(paths: Sequence[Path], checkpoint: Path, crop: Crop, batch
     rows.writerow(("path", "score", "decision"))
     for start in range(0, len(files), batch_size):
         batch = files[start : start + batch_size]
-        decoded = [(file, _read_or_say(file, facts.image_size, crop)) for file in batch]
+        decoded = [(file, _read_or_say(file, facts, crop)) for file in batch]
         usable = [(file, image) for file, image in decoded if image is not None]
         refused += len(batch) - len(usable)
         if usable:
@@ -59,9 +59,9 @@ def print_predictions(paths: Sequence[Path], checkpoint: Path, crop: Crop, batch
     return 2 if refused else 0
 
 
-def _read_or_say(file: Path, size: int, crop: Crop) -> npt.NDArray[np.uint8] | None:
+def _read_or_say(file: Path, facts: CheckpointFacts, crop: Crop) -> npt.NDArray[np.uint8] | None:
     try:
-        return read_image(file, size, crop)
+        return read_image(file, facts.image_size, crop, reencoding=facts.reencoding)
     except (RejectedImage, OSError) as error:
         reason = error.reason if isinstance(error, RejectedImage) else error.strerror
         click.echo(f"fakeface: {file}: {reason}; it has no score.", err=True)

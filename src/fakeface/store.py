@@ -17,6 +17,7 @@ import numpy.typing as npt
 from fakeface import LABELS
 from fakeface.disk import clear_folder, naming
 from fakeface.errors import UserError
+from fakeface.images import Reencoding
 from fakeface.tables import read_json, read_rows, write_json, write_rows
 
 IMAGES, MANIFEST, FACTS = "images.npy", "manifest.csv", "store.json"
@@ -41,7 +42,8 @@ class Store:
     """Images and what is known of them, in one order.
 
     images (N, size, size, 3) uint8 RGB, memory-mapped, read-only; labels (N,) uint8, fake = 1; parts, sources and
-    paths (N,) str; `note` is to be shown with every result of them, for instance "synthetic sample".
+    paths (N,) str; `note` is to be shown with every result of them, for instance "synthetic sample"; `reencoding` is
+    what every picture went through when it was decoded, and what one that is compared with them has to go through.
     """
 
     images: npt.NDArray[np.uint8]
@@ -50,6 +52,7 @@ class Store:
     sources: npt.NDArray[np.str_]
     paths: npt.NDArray[np.str_]
     note: str | None = None
+    reencoding: Reencoding | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,7 +68,12 @@ class Store:
 
 
 def write_store(
-    rows: Sequence[StoredImage], blocks: Iterable[npt.NDArray[np.uint8]], size: int, into: Path, note: str | None = None
+    rows: Sequence[StoredImage],
+    blocks: Iterable[npt.NDArray[np.uint8]],
+    size: int,
+    into: Path,
+    note: str | None = None,
+    reencoding: Reencoding | None = None,
 ) -> None:
     """Write a store; the folder takes its name, and replaces an older one, only when it is whole.
 
@@ -75,6 +83,7 @@ def write_store(
         size: pixels a side.
         into: the store's folder.
         note: to be shown with every result of these images.
+        reencoding: what the images went through.
 
     Raises:
         ValueError: there are more or fewer images than rows.
@@ -92,7 +101,8 @@ def write_store(
         raise ValueError(f"{len(rows)} rows came with images of {written - len(header)} bytes")
     write_rows(beside / MANIFEST, StoredImage._fields, rows)
     sums = {IMAGES: digest.hexdigest(), MANIFEST: _sha256(beside / MANIFEST)}
-    write_json(beside / FACTS, {"images": len(rows), "size": size, "note": note, "sha256": sums})
+    facts = {"images": len(rows), "size": size, "note": note, "reencoding": reencoding and reencoding._asdict()}
+    write_json(beside / FACTS, facts | {"sha256": sums})
     if into.exists():
         shutil.rmtree(into)
     beside.replace(into)
@@ -135,6 +145,7 @@ def open_store(folder: Path) -> Store:
         sources=np.array([row["source"] for row in rows], np.str_),
         paths=np.array([row["path"] for row in rows], np.str_),
         note=facts.get("note"),
+        reencoding=Reencoding(**facts["reencoding"]) if facts.get("reencoding") else None,
     )
 
 

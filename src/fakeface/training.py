@@ -210,6 +210,7 @@ def train_stage(
         batch_norm_momentum=recipe.batch_norm_momentum,
         precision=precision,
         note=stores[stage].note,
+        reencoding=stores[stage].reencoding,
         calibration=_calibrate(model, validation, params) if recipe.calibrate else Calibration(),
     )
     return TrainedStage(model, facts, fit)

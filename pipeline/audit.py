@@ -1,0 +1,25 @@
+"""Stage `audit`: datasets/raw and datasets/split → reports/data/: what to read before believing the split."""
+
+from pathlib import Path
+
+from fakeface.audit import PAGE, audit_dataset
+from fakeface.errors import one_sentence_errors
+from fakeface.params import load_params
+
+
+def main() -> None:
+    """Measure, try the shortcuts, write."""
+    reports = Path("reports/data")
+    audit = audit_dataset(
+        raw=Path("datasets/raw"),
+        split=Path("datasets/split"),
+        cache=Path("datasets/measured"),
+        reports=reports,
+        data=load_params(Path("params.yaml")).data,
+    )
+    print(f"{audit['images']:,} images audited, {len(audit['leaks'])} leaks: read {reports / PAGE} in a browser")
+
+
+if __name__ == "__main__":
+    with one_sentence_errors():
+        main()

@@ -1,0 +1,70 @@
+"""The audit as one HTML page that needs nothing else: no address, no script, no photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fakeface import HELDOUT, PARTS, STAGES, audit_words
+from fakeface.audit_figures import draw_spectra, draw_strips
+from fakeface.audited import AuditedImages
+from fakeface.shortcuts import KINDS
+
+TEMPLATE = Path(__file__).with_name("audit.html.jinja")
+_PLACES = [(stage, part) for stage in STAGES for part in PARTS] + [(HELDOUT, HELDOUT)]
+
+
+def audit_page(audit: Mapping[str, Any], images: AuditedImages) -> str:
+    """Return the page for the content of audit.json and the images that it was made from."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"share": _share, "colour": _colour, "auc_class": _auc_class}
+    sources = sorted(audit["sources"], key=lambda name: (audit["sources"][name]["label"] != "real", name))
+    sets = {audit_words.set_name(role): result for role, result in audit["shortcuts"]["sets"].items()}
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        audit=audit,
+        sources={name: audit["sources"][name] for name in sources},
+        places=_PLACES,
+        counts=_counts(audit),
+        leak_sentence=audit_words.leak_sentence(audit),
+        sentences={name: audit_words.set_sentences(name, result) for name, result in sets.items()},
+        sets=sets,
+        fairest=audit_words.fairest_pair(audit["shortcuts"]["pairs"]),
+        cures=audit_words.cures(audit),
+        kinds=KINDS,
+        fact_name=audit_words.fact_name,
+        strips=draw_strips(images, sources),
+        spectra=draw_spectra(images, sources),
+    )
+
+
+def _counts(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A line a source, then the sum of each class: name, label, images in each of _PLACES, and those left out."""
+    lines = []
+    for name, source in sorted(audit["counts"].items(), key=lambda item: (item[1]["label"] != "real", item[0])):
+        places = [source["roles"].get(role, {}).get(part, 0) for role, part in _PLACES]
+        left = {key: source[key] for key in ("found", "unusable", "set_aside", "unused")}
+        lines.append({"name": name, "label": source["label"], "places": places, "total": sum(places), **left})
+    for label in ("real", "fake"):
+        own = [line for line in lines if line["label"] == label and line["name"] in audit["counts"]]
+        sums = {key: sum(line[key] for line in own) for key in ("total", "found", "unusable", "set_aside", "unused")}
+        places = [sum(column) for column in zip(*(line["places"] for line in own), strict=True)]
+        lines.append({"name": f"all {label}", "label": label, "places": places, "sum": True, **sums})
+    return lines
+
+
+def _share(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.1%}" if 0 < value < 0.995 else f"{value:.0%}"
+
+
+def _colour(means: Mapping[str, float], prefix: str = "file_") -> str:
+    return "#" + "".join(f"{round(means[prefix + channel]):02x}" for channel in ("red", "green", "blue"))
+
+
+def _auc_class(auc: float) -> str:
+    """The colour of a score's cell: bad from audit_words.HIGH on, doubtful from SOME on."""
+    return "bad" if auc >= audit_words.HIGH else "doubtful" if auc >= audit_words.SOME else "good"

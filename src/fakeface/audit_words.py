@@ -1,0 +1,155 @@
+"""What the audit's numbers mean, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fakeface import HELDOUT
+
+HIGH, SOME = 0.85, 0.6  # shortcut scores from which side facts count as a way to the answer, and as a hint
+
+FACT_NAMES = {
+    "format": "file format",
+    "width": "width in pixels",
+    "height": "height in pixels",
+    "bytes": "file size in bytes",
+    "bytes_per_pixel": "bytes per pixel",
+    "jpeg_quality": "JPEG quality",
+    "jpeg_divisor": "JPEG tables",
+    "subsampling": "chroma subsampling",
+    "progressive": "progressive JPEG",
+    "grey": "greyscale",
+    "red": "mean red",
+    "green": "mean green",
+    "blue": "mean blue",
+    "contrast": "contrast",
+    "border_red": "red of the border",
+    "border_green": "green of the border",
+    "border_blue": "blue of the border",
+    "black_border": "black border",
+    "blockiness": "blockiness",
+    "slope": "slope of the spectrum",
+}
+_BORDER = ("border_red", "border_green", "border_blue", "black_border")
+
+
+def fact_name(fact: str) -> str:
+    """Return a fact's name for a sentence."""
+    kind, _, number = fact.rpartition("_")
+    if kind.endswith("band"):
+        return f"detail of the {'full-size' if kind.startswith('full') else 'reduced'} picture (band {number})"
+    return FACT_NAMES[fact]
+
+
+def set_name(role: str) -> str:
+    """Return a role's name for a heading."""
+    return "Held-out set" if role == HELDOUT else f"Stage {role.removeprefix('stage')}"
+
+
+def how_well(auc: float) -> str:
+    """Return the words for a shortcut score."""
+    for least, words in ((0.95, "almost perfectly"), (HIGH, "well"), (0.7, "in part"), (SOME, "a little")):
+        if auc >= least:
+            return words
+    return "hardly better than a coin"
+
+
+def set_sentences(name: str, result: Mapping[str, Any]) -> list[str]:
+    """Say how bad the shortcuts of one set are: what follows, what the file gives away, what the network sees."""
+    kinds, facts = result["kinds"], result["facts"]
+    if kinds["file"] is None:
+        return [f"{name}: a class has too few images for a score."]
+    file, full, look, seen = (kinds[kind]["auc"] for kind in ("file", "full_size", "look", "seen"))
+    (of_file, file_alone), (of_seen, seen_alone) = (next(iter(facts[kind].items())) for kind in ("file", "seen"))
+    where = f"In the {name.lower()}" if name.endswith("set") else f"In {name.lower()}"
+    return [
+        _verdict(file, full, look, seen),
+        f"{where} the {fact_name(of_file)} alone separates real from fake {how_well(file_alone)} (AUC "
+        f"{file_alone:.2f}), and all that is known of the file {how_well(file)} (AUC {file:.2f}); the network does not see this directly.",
+        f"Of what it does see, colour, border and greyscale separate the classes {how_well(look)} (AUC {look:.2f}), "
+        f"and together with sharpness and JPEG blocks {how_well(seen)} (AUC {seen:.2f}); "
+        f"the strongest single fact is {fact_name(of_seen)} (AUC {seen_alone:.2f}).",
+    ]
+
+
+def _verdict(file: float, full: float, look: float, seen: float) -> str:
+    if max(file, look) >= HIGH <= seen:
+        return (
+            "A shortcut is open: the classes come from different places and carry the marks of it into the reduced "
+            "picture, so that a high accuracy here proves little."
+        )
+    if seen >= HIGH:
+        return (
+            "Sharpness gives the answer though the files are alike: it may be the trace of the generator, which the "
+            "network is to find, or of the way one class was resized."
+        )
+    if seen >= SOME:
+        trace = "; sharpness may be the generator's own trace" if look < SOME else ""
+        return f"That is a hint and no answer: an accuracy well above it has to come from the faces{trace}."
+    if max(file, full) >= HIGH:
+        return "What gives the files away is gone in the reduced picture: a high accuracy has to come from the faces."
+    return "No shortcut was found."
+
+
+def fairest_pair(pairs: Mapping[str, Any]) -> str | None:
+    """Name the pair of sources that side facts tell apart least; None where no pair has a score."""
+    known = {name: result["kinds"] for name, result in pairs.items() if result["kinds"]["file"] is not None}
+    if not known:
+        return None
+    name = min(known, key=lambda pair: max(known[pair]["file"]["auc"], known[pair]["seen"]["auc"]))
+    (real, fake), scores = name.split("/"), known[name]
+    return (
+        f"The pair that side facts tell apart least is {real} against {fake}: the files give "
+        f"{scores['file']['auc']:.2f}, what the network sees {scores['seen']['auc']:.2f}. "
+        "Of all results on pairs, believe that one most."
+    )
+
+
+def leak_sentence(audit: Mapping[str, Any]) -> str:
+    """Say what the second proof of the split found."""
+    leaks = audit["leaks"]
+    if leaks:
+        return f"{len(leaks):,} leaks, and this must not be: {'; '.join(leaks[:3])}. Run the split stage again."
+    return (
+        f"0 leaks: of {audit['images']:,} images no copy, no near-duplicate and, where the person is known, no other "
+        "photograph of the same person lies on two sides of a line between train, valid, test, the stages and the "
+        "held-out set. This was proven again from the stores on disk, not taken from the split's own word."
+    )
+
+
+def cures(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List what params.yaml offers against shortcuts: (key, sentence), each saying what holds now."""
+    reencode, crops = audit["reencode"], audit["crops"]
+    now = f"now quality {reencode['quality']} at {reencode['size']} pixels" if reencode else "now off"
+    own = [f"{name} {crop}" for name, crop in crops.items() if crop != "centre"]
+    return [
+        (
+            "data.reencode",
+            f"Brings every picture to one size and one JPEG quality before it is reduced, in training and prediction "
+            f"alike ({now}). It works best at the size and quality of the worst source, here {_worst(audit)}. What "
+            "differs in sharpness and blocks then shrinks, and with it a part of the generators' own trace.",
+        ),
+        (
+            "crop of a source",
+            "Cuts the same part of every face, and borders away (now "
+            + (f"{', '.join(own)}; the others centre)." if own else "centre for every source)."),
+        ),
+        (
+            "recipes.*.balance: source",
+            "Draws every source of a class equally often in training, so that the marks of the largest one do not "
+            "become those of its class (on in the default recipe).",
+        ),
+        (
+            "recipes.*.augmentation",
+            "Brightness, blur and JPEG at random make colour, sharpness and blocks less of a sign (on in the default "
+            "recipe).",
+        ),
+    ]
+
+
+def _worst(audit: Mapping[str, Any]) -> str:
+    facts = [source["percentiles"] for source in audit["sources"].values()]
+    side = int(min(min(one["width"][0], one["height"][0]) for one in facts))
+    quality = int(min((one["jpeg_quality"][0] for one in facts if one["jpeg_quality"][0] is not None), default=75))
+    return f"{{quality: {quality}, size: {max(32, min(side, audit['image_size']))}}}"

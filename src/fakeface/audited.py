@@ -1,0 +1,106 @@
+"""Every image of the split beside its side facts: what the audit reasons about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fakeface.decoded import Limits
+from fakeface.errors import UserError
+from fakeface.images import Reencoding
+from fakeface.jpeg_header import SUBSAMPLINGS
+from fakeface.measured import Facts, measure_files, measure_pictures
+from fakeface.raw import Collection
+from fakeface.side_facts import FORMATS, FileFacts, PictureFacts
+from fakeface.splits import ROLES, Placed
+from fakeface.store import IMAGES, MANIFEST, Store, StoredImage, open_store
+from fakeface.tables import read_rows
+
+IDENTITY = ("path", "source", "label", "role", "part", "group")
+_NAMES = {"format": FORMATS, "subsampling": SUBSAMPLINGS}  # facts that number a name
+_WHOLE = ("width", "height", "bytes", "jpeg_quality", "progressive", "file_grey", "grey")
+
+
+@dataclass(frozen=True)
+class AuditedImages:
+    """All images of all stores in one order, (N,), each with FileFacts (N, 23) and PictureFacts (N, 19)."""
+
+    placed: list[Placed]
+    sources: NDArray[np.str_]
+    roles: NDArray[np.str_]
+    fake: NDArray[np.bool_]
+    groups: NDArray[np.str_]
+    file_facts: Facts
+    picture_facts: Facts
+    size: int
+    reencoding: Reencoding | None
+
+    def fact(self, name: str) -> NDArray[np.float64]:
+        """One fact of every image, (N,)."""
+        if name in FileFacts._fields:
+            return self.file_facts[:, FileFacts._fields.index(name)]
+        return self.picture_facts[:, PictureFacts._fields.index(name)]
+
+    def facts(self, names: tuple[str, ...]) -> Facts:
+        """Some facts of every image, (N, number of names)."""
+        return np.column_stack([self.fact(name) for name in names])
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Give IDENTITY and all facts of each image, as text that a spreadsheet reads; empty where there is none."""
+        write = [_writer(name) for name in (*FileFacts._fields, *PictureFacts._fields)]
+        for number, image in enumerate(self.placed):
+            values = (*self.file_facts[number].tolist(), *self.picture_facts[number].tolist())
+            written = ("" if isnan(value) else as_text(value) for as_text, value in zip(write, values, strict=True))
+            file = image.file
+            yield (file.path, file.source, file.label, image.role, image.part, image.group, *written)
+
+
+def _writer(name: str) -> Callable[[float], str]:
+    if name in _NAMES:
+        return lambda value: _NAMES[name][int(value)]
+    return (lambda value: f"{value:.0f}") if name in _WHOLE else (lambda value: f"{value:.5g}")
+
+
+def audit_images(
+    collection: Collection, raw: Path, split: Path, cache: Path, limits: Limits, workers: int | None = None
+) -> AuditedImages:
+    """Measure what datasets/raw and datasets/split hold; what was measured before is taken from `cache`.
+
+    Raises:
+        UserError: a store is damaged, raw files have changed, or the two do not belong together.
+    """
+    stores = {role: open_store(split / role) for role in ROLES}
+    placed = _placed(collection, split, stores)
+    arrays = [(split / role / IMAGES, store.images) for role, store in stores.items()]
+    pictures = measure_pictures(arrays, cache, workers)
+    return AuditedImages(
+        placed,
+        np.concatenate([store.sources for store in stores.values()]),
+        np.array([image.role for image in placed], np.str_),
+        np.concatenate([store.labels for store in stores.values()]) == 1,
+        np.array([image.group for image in placed], np.str_),
+        measure_files([image.file for image in placed], raw, cache, limits, workers),
+        pictures,
+        stores[ROLES[0]].images.shape[1],
+        stores[ROLES[0]].reencoding,
+    )
+
+
+def _placed(collection: Collection, split: Path, stores: dict[str, Store]) -> list[Placed]:
+    """Put the stores' manifests and the raw one together again, without trusting what the split said of itself."""
+    files = {file.path: file for file in collection.files}
+    placed = []
+    for role in stores:
+        for row in read_rows(split / role / MANIFEST, StoredImage._fields):
+            file = files.get(row["path"])
+            if file is None or (file.sha256, file.label) != (row["sha256"], row["label"]):
+                raise UserError(f"{split / role} holds '{row['path']}', which datasets/raw does not; run `dvc repro`.")
+            # Equal groups as equal looks: a group that was torn apart is then found as a leak.
+            placed.append(Placed(file, int(row["group"], 16), role, row["part"], row["group"]))
+    return placed

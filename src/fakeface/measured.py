@@ -1,0 +1,190 @@
+"""Side facts of many images: measured once on all cores, kept by content, so that a killed or later run goes on.
+
+The journals lie in a folder that is no output of a stage: deleting them costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple, TypeAlias, TypeVar
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from fakeface import images, jpeg_header, side_facts
+from fakeface.decoded import Limits
+from fakeface.disk import naming, whole_file
+from fakeface.errors import UserError
+from fakeface.fetch import exclusive
+from fakeface.images import RejectedImage, read_content
+from fakeface.processes import in_processes
+from fakeface.progress import progress
+from fakeface.raw import RawFile
+from fakeface.side_facts import FileFacts, PictureFacts, measure_file, measure_picture
+from fakeface.tables import read_whole_lines, some
+
+CHUNK = 64  # images a task
+_FEW = 512  # images that are measured sooner than worker processes start
+
+Facts: TypeAlias = NDArray[np.float64]  # (N, number of facts)
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+_K = TypeVar("_K")
+_Known: TypeAlias = dict[str, NDArray[np.float64]]  # sha256: facts
+
+
+def measure_files(
+    files: Sequence[RawFile], raw: Path, cache: Path, limits: Limits, workers: int | None = None
+) -> Facts:
+    """Return the side_facts.FileFacts of each file, (N, 23).
+
+    Args:
+        files: usable ones, as datasets/raw/manifest.csv lists them.
+        raw: datasets/raw.
+        cache: folder of the journals; one process at a time.
+        limits: those they were decoded with.
+        workers: processes; None for one a core, 1 for none beside this.
+
+    Raises:
+        UserError: a file is missing or has other bytes than the manifest lists, or a worker was killed.
+    """
+    keys = [file.sha256 for file in files]
+    with _journal(cache / "files.csv", set(keys), len(FileFacts._fields), limits) as (known, note):
+        new = {file.sha256: file.path for file in files if file.sha256 not in known}
+        pieces = [(str(raw / path), sha256) for sha256, path in new.items()]
+        tasks = [_FileTask(piece, limits) for piece in _pieces(pieces)]
+        differing = []
+        for (path, sha256), facts in _measured(_measure_files, tasks, pieces, "measuring files", workers):
+            if facts is None:
+                differing.append(path)
+            else:
+                note(sha256, facts)
+        if differing:
+            raise UserError(
+                f"{len(differing):,} files are no longer those that the split has read: {some(sorted(differing))}; "
+                "run the download and the split stage again."
+            )
+        return _table(known, keys, len(FileFacts._fields))
+
+
+def measure_pictures(
+    stores: Sequence[tuple[Path, NDArray[np.uint8]]], cache: Path, workers: int | None = None
+) -> Facts:
+    """Return the side_facts.PictureFacts of each image of some stores, (N, 19), one store behind the other.
+
+    Args:
+        stores: of each the .npy file, which the workers open, and its images, uint8 (N, size, size, 3), mapped.
+        cache: folder of the journals; one process at a time.
+        workers: processes; None for one a core, 1 for none beside this.
+
+    Raises:
+        UserError: a worker was killed.
+    """
+    places = [(array, number) for array, images in stores for number in range(len(images))]
+    with ThreadPoolExecutor(workers) as threads:
+        pictures = (image for _, images in stores for image in images)
+        keys = list(threads.map(lambda image: hashlib.sha256(image.data).hexdigest(), pictures))
+    with _journal(cache / "pictures.csv", set(keys), len(PictureFacts._fields)) as (known, note):
+        new = {key: place for key, place in zip(keys, places, strict=True) if key not in known}
+        tasks = _pieces(list(new.values()))
+        for key, facts in _measured(_measure_pictures, tasks, list(new), "measuring pictures", workers):
+            note(key, facts)
+        return _table(known, keys, len(PictureFacts._fields))
+
+
+class _FileTask(NamedTuple):
+    files: Sequence[tuple[str, str]]  # path, sha256
+    limits: Limits
+
+
+def _measure_files(task: _FileTask) -> list[FileFacts | None]:
+    return [_measure_file(path, sha256, task.limits) for path, sha256 in task.files]
+
+
+def _measure_file(path: str, sha256: str, limits: Limits) -> FileFacts | None:
+    """Give the facts, or None where the file is not the one that the manifest lists."""
+    try:
+        content = read_content(path, max_bytes=limits.max_bytes)
+        if hashlib.sha256(content).hexdigest() == sha256:
+            return measure_file(content, **limits._asdict())
+    except (RejectedImage, FileNotFoundError, NotADirectoryError):
+        pass
+    return None
+
+
+def _measure_pictures(places: Sequence[tuple[Path, int]]) -> list[PictureFacts]:
+    return [measure_picture(np.array(np.load(array, mmap_mode="r")[number])) for array, number in places]
+
+
+def _pieces(items: Sequence[_A]) -> list[Sequence[_A]]:
+    return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
+
+
+def _measured(
+    work: Callable[[_A], Sequence[_B]], tasks: Sequence[_A], keys: Sequence[_K], what: str, workers: int | None
+) -> Iterator[tuple[_K, _B]]:
+    """Give each key with its facts, in their order."""
+    if workers is None and len(keys) <= _FEW:
+        workers = 1
+    with progress(what, len(keys)) as advance:
+        try:
+            for some_keys, facts in zip(_pieces(keys), in_processes(work, tasks, workers), strict=True):
+                yield from zip(some_keys, facts, strict=True)
+                advance(len(facts))
+        except BrokenProcessPool:
+            raise UserError(
+                "A process that measures images was killed, perhaps for want of memory; "
+                "free some or lower data.max_megapixels, and run this again: it goes on where it was."
+            ) from None
+
+
+def _table(known: Mapping[str, NDArray[np.float64]], keys: Sequence[str], width: int) -> Facts:
+    return np.array([known[key] for key in keys]).reshape(-1, width)
+
+
+@contextmanager
+def _journal(
+    path: Path, wanted: set[str], width: int, *settings: object
+) -> Iterator[tuple[_Known, Callable[[str, Sequence[float]], None]]]:
+    """Give what is known of the wanted, and a function that adds to it and writes it down at once.
+
+    Only the wanted stay in the journal. It starts anew when it was made by other code or settings.
+    """
+    made_by = (*map(inspect.getsource, (images, jpeg_header, side_facts)), PIL.__version__, np.__version__, settings)
+    fingerprint = hashlib.sha256(repr(made_by).encode()).hexdigest()
+    with exclusive(path):
+        known = _read_journal(path, fingerprint, wanted, width)
+        with whole_file(path) as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow((fingerprint,))
+            rows.writerows((key, *facts.tolist()) for key, facts in known.items())
+        with naming(path), path.open("a", newline="", buffering=1) as file:
+            rows = csv.writer(file, lineterminator="\n")
+
+            def note(key: str, facts: Sequence[float]) -> None:
+                known[key] = np.array(facts, np.float64)
+                rows.writerow((key, *known[key].tolist()))
+
+            yield known, note
+
+
+def _read_journal(path: Path, fingerprint: str, wanted: set[str], width: int) -> _Known:
+    lines = read_whole_lines(path)
+    if next(lines, None) != [fingerprint]:
+        return {}
+    known = {}
+    for key, *values in lines:
+        if key in wanted and len(values) == width:
+            try:
+                known[key] = np.array(values, np.float64)
+            except ValueError:  # a line that a killed process has cut, and the next one behind it
+                continue
+    return known
