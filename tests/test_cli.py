@@ -16,6 +16,7 @@ from fakeface.checkpoints import CheckpointFacts, save_checkpoint
 from fakeface.cli import main
 from fakeface.device import quiet_tensorflow
 from fakeface.evaluation import evaluation_report
+from fakeface.images import Reencoding
 from fakeface.tables import write_json
 from picture_folders import fill_folder, profile_of
 
@@ -29,6 +30,7 @@ FACTS = CheckpointFacts(
     precision="float32",
     note="synthetic sample",
     calibration=Calibration(threshold=0.4, unsure_low=0.4, unsure_high=0.4),
+    reencoding=Reencoding(quality=30, size=40),
 )
 
 
@@ -80,7 +82,8 @@ def test_predict_gives_the_scores_of_the_pipeline(checkpoint: Path, tmp_path: Pa
     save_picture(tmp_path / "one.png", 1)
     result = CliRunner().invoke(main, ["predict", str(tmp_path / "one.png"), "--checkpoint", str(checkpoint)])
     model, facts = load_checkpoint(checkpoint)
-    image = read_image(tmp_path / "one.png", facts.image_size, Crop.parse("centre"))
+    assert facts.reencoding == FACTS.reencoding
+    image = read_image(tmp_path / "one.png", facts.image_size, Crop.parse("centre"), reencoding=FACTS.reencoding)
     expected = facts.calibration.apply(model.predict_on_batch(image[None].astype(np.float32))[:, 1])
     assert float(result.stdout.splitlines()[1].split(",")[1]) == pytest.approx(expected[0], abs=1e-4)
 

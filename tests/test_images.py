@@ -22,7 +22,9 @@ from fakeface.images import (
     MAX_BYTES,
     MAX_PIXELS,
     Crop,
+    Reencoding,
     RejectedImage,
+    decode_full_size,
     decode_image,
     inspect_image,
     read_image,
@@ -322,6 +324,30 @@ def test_a_large_jpeg_is_close_to_its_full_decode(width: int, height: int, crop:
 
 
 # Animations and several pages: the first frame
+
+
+def test_reencoding_brings_pictures_to_one_size_and_quality_behind_the_crop() -> None:
+    content, how = saved(picture(300, 200)), Reencoding(quality=30, size=90)
+    again = saved(Image.fromarray(decode_image(content, how.size, CENTRE)), "JPEG", quality=30, subsampling="4:2:0")
+    np.testing.assert_array_equal(decode_image(content, 64, CENTRE, reencoding=how), decode_image(again, 64))
+    assert difference(decode_image(content, 64, CENTRE, reencoding=how), decode_image(content, 64, CENTRE)) > 8
+
+
+def test_reencoding_leaves_less_of_what_a_file_was_saved_with() -> None:
+    good, bad = (saved(picture(256, 256, seed=4), "JPEG", quality=quality) for quality in (95, 20))
+
+    def apart(how: Reencoding | None) -> float:
+        one, other = (decode_image(content, 128, reencoding=how).astype(float) for content in (good, bad))
+        return float(np.abs(one - other).mean())
+
+    assert apart(Reencoding(quality=20, size=64)) < 0.7 * apart(None)
+
+
+def test_the_full_size_picture_is_upright_and_uncropped() -> None:
+    content = saved(picture(60, 40), "JPEG", exif=exif(6))
+    assert decode_full_size(content).shape == (60, 40, 3)
+    png = picture(60, 40)
+    np.testing.assert_array_equal(decode_full_size(saved(png)), np.asarray(png))
 
 
 def test_the_first_frame_of_an_animation_is_taken() -> None:

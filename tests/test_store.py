@@ -14,7 +14,7 @@ import pytest
 
 from fakeface.decoded import DecodedImages, Limits, decode_files
 from fakeface.errors import UserError
-from fakeface.images import Crop, decode_image
+from fakeface.images import Crop, Reencoding, decode_image
 from fakeface.raw import RawFile, Rejected
 from fakeface.store import StoredImage, open_store, write_store
 from picture_folders import picture_bytes
@@ -136,6 +136,9 @@ class TestDecoding:
         np.testing.assert_array_equal(pixels(whole)[0], decode_image(picture_bytes(0), SIZE, Crop(0.5)))
         larger, _ = decode(files, tmp_path, size=40)
         np.testing.assert_array_equal(pixels(larger)[0], decode_image(picture_bytes(0), 40, Crop(1)))
+        saved_again, _ = decode(files, tmp_path, reencoding=Reencoding(20, SIZE))
+        expected = decode_image(picture_bytes(0), SIZE, Crop(1), reencoding=Reencoding(20, SIZE))
+        np.testing.assert_array_equal(pixels(saved_again)[0], expected)
         none, rejected = decode(files, tmp_path, limits=Limits(100_000, 100))
         assert (len(none.files), len(rejected)) == (0, 3)
 

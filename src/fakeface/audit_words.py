@@ -66,7 +66,8 @@ def set_sentences(name: str, result: Mapping[str, Any]) -> list[str]:
     return [
         _verdict(file, full, look, seen),
         f"{where} the {fact_name(of_file)} alone separates real from fake {how_well(file_alone)} (AUC "
-        f"{file_alone:.2f}), and all that is known of the file {how_well(file)} (AUC {file:.2f}); the network does not see this directly.",
+        f"{file_alone:.2f}), and all that is known of the file {how_well(file)} (AUC {file:.2f}); "
+        "the network does not see this directly.",
         f"Of what it does see, colour, border and greyscale separate the classes {how_well(look)} (AUC {look:.2f}), "
         f"and together with sharpness and JPEG blocks {how_well(seen)} (AUC {seen:.2f}); "
         f"the strongest single fact is {fact_name(of_seen)} (AUC {seen_alone:.2f}).",

@@ -406,6 +406,7 @@ def _upright(image: ImageFile.ImageFile, content: bytes, factor: int) -> tuple[I
 def _saved_again(image: Image.Image, quality: int) -> Image.Image:
     file = BytesIO()
     image.save(file, "JPEG", quality=quality, subsampling="4:2:0")
+    file.seek(0)
     return JpegImagePlugin.JpegImageFile(file)
 
 
