@@ -333,16 +333,6 @@ def test_reencoding_brings_pictures_to_one_size_and_quality_behind_the_crop() ->
     assert difference(decode_image(content, 64, CENTRE, reencoding=how), decode_image(content, 64, CENTRE)) > 8
 
 
-def test_reencoding_leaves_less_of_what_a_file_was_saved_with() -> None:
-    good, bad = (saved(picture(256, 256, seed=4), "JPEG", quality=quality) for quality in (95, 20))
-
-    def apart(how: Reencoding | None) -> float:
-        one, other = (decode_image(content, 128, reencoding=how).astype(float) for content in (good, bad))
-        return float(np.abs(one - other).mean())
-
-    assert apart(Reencoding(quality=20, size=64)) < 0.7 * apart(None)
-
-
 def test_the_full_size_picture_is_upright_and_uncropped() -> None:
     content = saved(picture(60, 40), "JPEG", exif=exif(6))
     assert decode_full_size(content).shape == (60, 40, 3)
