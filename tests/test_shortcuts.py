@@ -18,6 +18,11 @@ def test_facts_without_news_score_like_a_coin() -> None:
     assert score is not None
     assert score.auc == pytest.approx(0.5, abs=3 * score.error)
     assert (score.real, score.fake) == (int((~FAKE).sum()), int(FAKE.sum()))
+    nothing = np.full((N, 1), np.nan)  # the JPEG quality of PNG files, for instance
+    assert shortcut_score(np.hstack([NOISE, nothing]), FAKE, GROUPS) == score
+    single = single_fact_score(nothing[:, 0], FAKE, GROUPS)
+    assert single is not None
+    assert single.auc == 0.5
     single = single_fact_score(NOISE[:, 0], FAKE, GROUPS)
     assert single is not None
     assert single.auc == pytest.approx(0.5, abs=3 * single.error)

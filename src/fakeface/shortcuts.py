@@ -17,6 +17,7 @@ FOLDS = 3
 MOST = 2_500  # images of a class that are looked at; the standard error of the score is then below 0.01
 FEWEST = 12  # images of a class below which no score is given
 _BINS = 16  # of a single fact
+_UNKNOWN = -100.0  # no fact reaches it
 
 
 class Kind(NamedTuple):
@@ -69,7 +70,8 @@ def shortcut_score(facts: NDArray[np.float64], fake: ArrayLike, groups: ArrayLik
     rows = chosen_rows(fake, groups)
     if rows is None:
         return None
-    facts, labels = facts[rows], np.asarray(fake, bool)[rows]
+    # A value below all others: scikit-learn's trees take NaN, but not a fact that no image of a fold has.
+    facts, labels = np.nan_to_num(facts[rows], nan=_UNKNOWN), np.asarray(fake, bool)[rows]
     folds = folds_of(labels, np.asarray(groups)[rows])
     aucs = []
     for fold in range(FOLDS):
