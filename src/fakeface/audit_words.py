@@ -129,7 +129,8 @@ def cures(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
             "data.reencode",
             f"Brings every picture to one size and one JPEG quality before it is reduced, in training and prediction "
             f"alike ({now}). It works best at the size and quality of the worst source, here {_worst(audit)}. What "
-            "differs in sharpness and blocks then shrinks, and with it a part of the generators' own trace.",
+            "differs in compression and resolution then shrinks, and with it a part of the generators' own trace; "
+            "focus and framing stay. Audit again to see what it did.",
         ),
         (
             "crop of a source",

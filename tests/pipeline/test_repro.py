@@ -169,6 +169,13 @@ def test_counts_agree_from_the_files_to_the_metrics(reproduced: Reproduced) -> N
     assert split["sources"]["camera_4"]["found"] == IMAGES
 
 
+def test_the_audit_made_by_hand_is_the_pipelines(copied: Project) -> None:
+    printed = copied.done("fakeface", "data", "report")
+    assert "0 leaks" in printed
+    assert "reports/data/audit.html" in printed
+    assert "up to date" in copied.done("dvc", "status", "audit")
+
+
 def test_no_stage_saw_a_heldout_source_but_the_one_that_is_shared_out(reproduced: Reproduced) -> None:
     roles = reproduced.project.read_json("reports/data/split.json")["sources"]
     assert set(roles["camera_4"]["roles"]) == set(roles[GENERATORS[2]]["roles"]) == {"heldout"}
@@ -280,6 +287,8 @@ def test_mlflow_has_the_pictures_and_the_model_with_a_signature(reproduced: Repr
 
     files = {file.path for file in rows.client.list_artifacts(row.run.info.run_id, "evaluation")}
     assert {"evaluation/roc.png", "evaluation/curves.png", "evaluation/metrics.json"} <= files
+    data = {file.path for file in rows.client.list_artifacts(row.run.info.run_id, "data")}
+    assert {"data/audit.html", "data/audit.json", "data/split.json", "data/rejected.csv"} <= data
     (logged,) = rows.client.search_logged_models(rows.experiments)
     assert logged.source_run_id == row.run.info.run_id
     signature = Model.load(reproduced.project.folder / f"mlartifacts/models/{logged.model_id}/artifacts").signature
