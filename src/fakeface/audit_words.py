@@ -87,7 +87,7 @@ def _verdict(file: float, full: float, look: float, seen: float) -> str:
         )
     if seen >= SOME:
         trace = "; sharpness may be the generator's own trace" if look < SOME else ""
-        return f"That is a hint and no answer: an accuracy well above it has to come from the faces{trace}."
+        return f"A hint, no answer: an AUC well above {seen:.2f} has to come from the faces{trace}."
     if max(file, full) >= HIGH:
         return "What gives the files away is gone in the reduced picture: a high accuracy has to come from the faces."
     return "No shortcut was found."
