@@ -22,10 +22,10 @@ def params_with(folder: Path, old: str, new: str) -> Path:
 
 def test_the_notebooks_settings_are_the_defaults() -> None:
     params = load_params(PROJECT / "params.yaml")
-    assert (params.lr, params.image_size, params.batch_size, params.validation_batch_size) == (0.001, 128, 64, 32)
-    assert params.epochs == 5
+    assert (params.lr, params.image_size, params.validation_batch_size) == (0.001, 128, 32)
     assert params.reduce_lr.model_dump() == {"monitor": "val_loss", "factor": 0.1, "patience": 10, "min_lr": 0.0001}
     seed = params.recipes["seed"]
+    assert (seed.batch_size, set(seed.epochs.values())) == (64, {5})
     assert seed.augmentation_steps("stage1") == [{"op": "gaussian_filter2d", "backend": "addons"}]
     second = {step["op"]: step for step in seed.augmentation_steps("stage2") if step.get("probability") != 0}
     assert list(second) == ["rotate", "shift", "flip", "brightness", "gaussian_blur"]
@@ -41,8 +41,9 @@ def test_the_notebooks_settings_are_the_defaults() -> None:
         ("lr: 0.001", "lr: 1e-3", "write 0.001"),
         ("lr: 0.001", "learning_rate: 0.001", "no parameter 'learning_rate'"),
         ("lr: 0.001", "lr: true", "lr is True"),
-        ("epochs: 5", "epochs: 0", "epochs is 0"),
-        ("epochs: 5", "epochz: 5", "perhaps 'epochs'"),
+        ("epochs: null", "epochs: 0", "epochs is 0"),
+        ("epochs: null", "epochz: 5", "perhaps 'epochs'"),
+        ("epochs: {stage1: 5, ", "epochs: {", "epochs.stage1 is missing"),
         ("recipe: default", "recipe: best", "known are seed, default"),
         ("flip: {}", "flop: {}", "flop"),
         ("device: auto", "device: tpu", "'auto', 'cpu' or 'gpu'"),
@@ -53,7 +54,7 @@ def test_the_notebooks_settings_are_the_defaults() -> None:
         ("crop: centre 0.7", "crop: center 0.7", "sources.lfw.crop"),
         ("folder: hard/real", "folder: ../hard/real", "under data.root"),
         ("{real: [lfw]", "{real: []", "evaluate.pairs.lfw_stylegan.real"),
-        ("batch_size: 64", "batch_size: 1", "batch_size is 1"),
+        ("batch_size: null", "batch_size: 1", "batch_size is 1"),
         ("use: {stage1: 1}", "use: {stage1: 1.2}", "less than or equal to 1"),
         ("use: {stage1: 1}", "take: {stage1: 0.5}", "stage1 must be a whole number of images above 0, or {train: …"),
         ("use: {heldout: 1}", "take: {heldout: {train: 1, valid: 1, test: 1}}", "heldout must be a whole number"),
@@ -79,12 +80,22 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_params(tmp_path / "params.yaml")
 
 
-def test_a_stage_overrides_the_top_level(tmp_path: Path) -> None:
-    params = load_params(params_with(tmp_path, "stage3: {lr: null, epochs: null", "stage3: {lr: 0.0002, epochs: 7"))
-    assert params.stage_settings("stage3").lr == 0.0002
-    assert params.stage_settings("stage3").epochs == 7
-    assert params.stage_settings("stage3").batch_size == 64
-    assert params.stage_settings("stage2").lr == 0.001
+def test_a_stage_overrides_the_top_level_and_that_the_recipe(tmp_path: Path) -> None:
+    path = params_with(tmp_path, "stage3: {lr: null, epochs: null", "stage3: {lr: 0.0002, epochs: 7")
+    path.write_text(path.read_text().replace("batch_size: null ", "batch_size: 48 ", 1))
+    params = load_params(path)
+    recipe = params.chosen_recipe()
+    assert params.stage_settings("stage3").model_dump() == {
+        "lr": 0.0002,
+        "epochs": 7,
+        "batch_size": 48,
+        "steps_per_epoch": None,
+        "validation_steps": None,
+    }
+    assert (params.stage_settings("stage2").lr, params.stage_settings("stage2").epochs) == (
+        0.001,
+        recipe.epochs["stage2"],
+    )
 
 
 def test_an_experiment_logs_only_the_recipe_it_used() -> None:

@@ -57,9 +57,10 @@ def _residual_features(images: Any, momentum: float) -> Any:
     from tensorflow.keras import layers
 
     x = _cell_differences(images)
-    x = _convolution(x, 32, 3, 1, momentum, "stem")
-    for number, (width, stride) in enumerate(((32, 1), (64, 2), (96, 2)), start=1):
-        x = _residual_unit(x, width, stride, momentum, f"unit{number}")
+    x = _convolution(x, 16, 3, 1, momentum, "stem")
+    # Narrow where the image is large and deep where it is small: at equal cost much better than the other way round
+    for number, width in enumerate((32, 64, 128, 192), start=1):
+        x = _residual_unit(x, width, momentum, f"unit{number}")
     return layers.GlobalAveragePooling2D(name="pool")(x)
 
 
@@ -91,15 +92,14 @@ def _convolution(x: Any, width: int, size: int, stride: int, momentum: float, na
     return layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
-def _residual_unit(x: Any, width: int, stride: int, momentum: float, name: str) -> Any:
+def _residual_unit(x: Any, width: int, momentum: float, name: str) -> Any:
+    """Halve the side and widen to `width` channels; the shortcut averages 2×2 cells, so that it drops no pixel."""
     from tensorflow.keras import layers
 
-    y = _convolution(x, width, 3, stride, momentum, f"{name}_first")
+    y = _convolution(x, width, 3, 2, momentum, f"{name}_first")
     y = _convolution(y, width, 3, 1, momentum, f"{name}_second", relu=False)
-    if stride > 1:
-        x = layers.AveragePooling2D(stride, name=f"{name}_pool")(x)
-    if x.shape[-1] != width:
-        x = _convolution(x, width, 1, 1, momentum, f"{name}_shortcut", relu=False)
+    x = layers.AveragePooling2D(2, padding="same", name=f"{name}_pool")(x)
+    x = _convolution(x, width, 1, 1, momentum, f"{name}_shortcut", relu=False)
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([y, x]))
 
 

@@ -67,6 +67,8 @@ class Recipe(_Section):
     """A network and the way it is trained."""
 
     network: Literal["seed", "residual"]
+    batch_size: Batch
+    epochs: Mapping[str, Positive]
     batch_norm_momentum: Annotated[float, Field(gt=0, lt=1)]
     schedule: Literal["plateau", "cosine", "constant"]
     replay: bool
@@ -77,7 +79,10 @@ class Recipe(_Section):
     @model_validator(mode="after")
     def _all_stages_with_known_steps(self) -> Recipe:
         _refuse_other_stages("augmentation", self.augmentation)
+        _refuse_other_stages("epochs", self.epochs)
         for stage in STAGES:
+            if stage not in self.epochs:
+                raise ValueError(f"epochs.{stage} is missing; write how many epochs it has")
             if stage not in self.augmentation:
                 raise ValueError(f"augmentation.{stage} is missing; write {{}} for none")
             try:
@@ -270,9 +275,9 @@ class Params(_Section):
     recipe: str
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     image_size: Annotated[int, Field(ge=32, le=1024, multiple_of=2)]
-    batch_size: Batch
+    batch_size: Batch | None
     validation_batch_size: Positive
-    epochs: Positive
+    epochs: Positive | None
     steps_per_epoch: Positive | None
     validation_steps: Positive | None
     optimizer: Literal["adam"]
@@ -302,13 +307,13 @@ class Params(_Section):
         return self.recipes[self.recipe]
 
     def stage_settings(self, stage: str) -> StageSettings:
-        """Return one stage's settings: its overrides, and the top level where it has none."""
-        overrides = self.stages[stage]
-        chosen = {
-            name: getattr(self, name) if getattr(overrides, name) is None else getattr(overrides, name)
-            for name in StageSettings.model_fields
-        }
-        return StageSettings(**chosen)
+        """Return one stage's settings: its overrides, where it has none the top level, and then the recipe."""
+        recipe = self.chosen_recipe()
+        chosen: dict[str, Any] = {"batch_size": recipe.batch_size, "epochs": recipe.epochs[stage]}
+        for section in (self, self.stages[stage]):
+            given = {name: getattr(section, name) for name in StageSettings.model_fields}
+            chosen |= {name: value for name, value in given.items() if value is not None}
+        return StageSettings.model_validate({name: chosen.get(name) for name in StageSettings.model_fields})
 
 
 def load_params(path: Path) -> Params:
