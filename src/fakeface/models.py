@@ -61,7 +61,8 @@ def _residual_features(images: Any, momentum: float) -> Any:
     # Narrow where the image is large and deep where it is small: at equal cost much better than the other way round
     for number, width in enumerate((32, 64, 128, 192), start=1):
         x = _residual_unit(x, width, momentum, f"unit{number}")
-    return layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    return layers.Dropout(0.4, name="dropout")(x)
 
 
 def _cell_differences(images: Any) -> Any:

@@ -15,9 +15,10 @@ from fakeface import STAGES
 from fakeface.calibration import Calibration, fit_calibration
 from fakeface.checkpoints import CheckpointFacts
 from fakeface.errors import UserError
+from fakeface.evaluation import per_pair
 from fakeface.inputs import ImagePool, pool_of, scoring_dataset, training_dataset
 from fakeface.params import Params
-from fakeface.scoring import score_pool
+from fakeface.scoring import Scores, score_pool
 from fakeface.stopping import stops_between_steps
 from fakeface.store import Store
 from fakeface.tables import write_rows
@@ -166,11 +167,12 @@ def write_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
 
 @dataclass(frozen=True)
 class TrainedStage:
-    """A trained network with what its checkpoint says of it."""
+    """A trained network, what its checkpoint says of it, and `validation_metrics` of it."""
 
     model: tf.keras.Model
     facts: CheckpointFacts
     fit: FitResult
+    validation: dict[str, Any]
 
 
 def train_stage(
@@ -202,6 +204,8 @@ def train_stage(
         _refuse_another_network(previous, facts, params)
     validation = pool_of(seen, "valid")
     fit = fit_stage(model, params, stage, pool_of(seen, "train"), validation, listeners, saved)
+    scores = score_pool(model, validation, params.validation_batch_size, "validation images")
+    calibration = _calibration(validation, scores) if recipe.calibrate else Calibration()
     facts = CheckpointFacts(
         stage=stage,
         recipe=params.recipe,
@@ -211,9 +215,9 @@ def train_stage(
         precision=precision,
         note=stores[stage].note,
         reencoding=stores[stage].reencoding,
-        calibration=_calibrate(model, validation, params) if recipe.calibrate else Calibration(),
+        calibration=calibration,
     )
-    return TrainedStage(model, facts, fit)
+    return TrainedStage(model, facts, fit, validation_metrics(validation, calibration.apply(scores), calibration))
 
 
 def _refuse_another_network(path: Path, facts: CheckpointFacts, params: Params) -> None:
@@ -225,6 +229,19 @@ def _refuse_another_network(path: Path, facts: CheckpointFacts, params: Params) 
         )
 
 
-def _calibrate(model: tf.keras.Model, validation: ImagePool, params: Params) -> Calibration:
-    scores = score_pool(model, validation, params.validation_batch_size, "validation images")
+def _calibration(validation: ImagePool, scores: Scores) -> Calibration:
     return fit_calibration(["valid"] * len(validation), validation.sources.tolist(), validation.labels, scores)
+
+
+def validation_metrics(validation: ImagePool, scores: Scores, calibration: Calibration) -> dict[str, Any]:
+    """Return what to choose experiments by: balanced accuracy and ROC AUC of each real source against each fake.
+
+    `macro` is the mean of `source_pairs`. The threshold comes from the same images, so the balanced accuracies are a
+    little too good; no held-out image is looked at. Empty where the validation images are of one class.
+    """
+    rows = per_pair(validation.sources.tolist(), validation.labels, scores, calibration.threshold)
+    pairs = {name: {key: row[key] for key in ("balanced_accuracy", "roc_auc")} for name, row in rows.items()}
+    if not pairs:
+        return {}
+    macro = {key: float(np.mean([row[key] for row in pairs.values()])) for key in ("balanced_accuracy", "roc_auc")}
+    return {"macro": macro, "source_pairs": pairs}
