@@ -27,6 +27,7 @@ FACTS = CheckpointFacts(
     network="residual",
     image_size=32,
     batch_norm_momentum=0.9,
+    mirrored_view=False,
     precision="float32",
     note="synthetic sample",
     calibration=Calibration(threshold=0.4, unsure_low=0.4, unsure_high=0.4),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -9,10 +10,10 @@ import numpy as np
 import pytest
 
 from fakeface.calibration import Calibration
-from fakeface.checkpoints import CheckpointFacts, load_checkpoint, read_facts, save_checkpoint
+from fakeface.checkpoints import CheckpointFacts, load_checkpoint, load_detector, read_facts, save_checkpoint
 from fakeface.device import quiet_tensorflow
 from fakeface.errors import UserError
-from fakeface.models import build_network
+from fakeface.models import build_network, with_mirrored_view
 
 quiet_tensorflow()
 
@@ -23,6 +24,7 @@ FACTS = CheckpointFacts(
     network="residual",
     image_size=32,
     batch_norm_momentum=0.9,
+    mirrored_view=False,
     precision="float32",
     note=None,
     calibration=Calibration(slope=1.5, bias=-0.25, threshold=0.4, unsure_low=0.3, unsure_high=0.6, sources=("a", "b")),
@@ -60,6 +62,29 @@ def test_cell_differences_are_the_image_minus_its_doubled_half() -> None:
     np.testing.assert_allclose(cells[..., 0:3], expected[:, 0::2, 1::2], atol=1e-5)
     np.testing.assert_allclose(cells[..., 3:6], expected[:, 1::2, 0::2], atol=1e-5)
     np.testing.assert_allclose(cells[..., 6:9], expected[:, 1::2, 1::2], atol=1e-5)
+
+
+def test_both_views_are_scored_by_the_mean_of_their_logits() -> None:
+    model = build_network("residual", 32, 0.9)
+    both = with_mirrored_view(model)
+    mirrored = IMAGES[:, :, ::-1]
+    as_it_is, other = (np.log(model.predict_on_batch(view)) for view in (IMAGES, mirrored))
+    mean = (as_it_is + other) / 2  # log-probabilities differ from logits by a constant, which the softmax drops
+    expected = np.exp(mean) / np.exp(mean).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(both.predict_on_batch(IMAGES), expected, atol=1e-5)
+    np.testing.assert_allclose(both.predict_on_batch(mirrored), expected, atol=1e-5)
+    assert not np.allclose(as_it_is, other, atol=1e-3)
+
+
+def test_a_detector_scores_over_the_views_that_its_checkpoint_names(tmp_path: Path) -> None:
+    model = build_network("residual", 32, 0.9)
+    save_checkpoint(model, replace(FACTS, mirrored_view=True), tmp_path / "stage3.h5")
+    detector, _ = load_detector(tmp_path / "stage3.h5")
+    np.testing.assert_allclose(
+        detector.predict_on_batch(IMAGES), with_mirrored_view(model).predict_on_batch(IMAGES), atol=1e-6
+    )
+    trainable, _ = load_checkpoint(tmp_path / "stage3.h5")
+    np.testing.assert_array_equal(trainable.predict_on_batch(IMAGES), model.predict_on_batch(IMAGES))
 
 
 def test_a_checkpoint_carries_weights_and_facts(tmp_path: Path) -> None:
@@ -107,8 +132,6 @@ def test_a_bad_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     save_checkpoint(build_network("residual", 32, 0.9), replace(FACTS, network="seed"), tmp_path / "stage2.h5")
     with pytest.raises(UserError, match="does not hold the weights of the network 'seed'"):
         load_checkpoint(tmp_path / "stage2.h5")

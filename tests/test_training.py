@@ -16,6 +16,7 @@ from fakeface.checkpoints import save_checkpoint
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.errors import UserError
 from fakeface.inputs import epoch_batches, pool_of, scoring_dataset, training_dataset
+from fakeface.models import with_mirrored_view
 from fakeface.params import Params, load_params
 from fakeface.scored_sets import evaluate_checkpoints
 from fakeface.scoring import score_pool
@@ -115,7 +116,7 @@ def test_a_stage_learns_and_is_calibrated(first_stage: TrainedStage, stores: dic
     assert [row["epoch"] for row in first_stage.fit.history] == list(range(1, 11))
     assert first_stage.fit.history[-1]["loss"] < first_stage.fit.history[0]["loss"]
     test = pool_of([stores["stage1"]], "test")
-    scores = score_pool(first_stage.model, test, 16, "test")
+    scores = score_pool(with_mirrored_view(first_stage.model), test, 16, "test")
     calibration = first_stage.facts.calibration
     assert np.mean((calibration.apply(scores) >= calibration.threshold) == test.labels) > 0.85
     assert calibration.sources == ("camera", "generator")

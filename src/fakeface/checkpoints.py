@@ -28,6 +28,7 @@ class CheckpointFacts:
     network: str
     image_size: int
     batch_norm_momentum: float
+    mirrored_view: bool
     precision: str
     note: str | None
     calibration: Calibration
@@ -72,6 +73,14 @@ def read_facts(path: Path) -> CheckpointFacts:
         raise UserError(
             f"{path} is not a checkpoint of fakeface (damaged, or made elsewhere); delete it and run `dvc repro` again."
         ) from None
+
+
+def load_detector(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:
+    """`load_checkpoint`, as the network that scores: over both views where the checkpoint says so. Not for training."""
+    from fakeface.models import with_mirrored_view
+
+    model, facts = load_checkpoint(path)
+    return (with_mirrored_view(model) if facts.mirrored_view else model), facts
 
 
 def load_checkpoint(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:

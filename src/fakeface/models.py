@@ -32,6 +32,21 @@ def build_network(name: str, image_size: int, batch_norm_momentum: float) -> tf.
     return tf.keras.Model(images, probabilities, name=name)
 
 
+def with_mirrored_view(network: tf.keras.Model) -> tf.keras.Model:
+    """Return a network of the same weights that answers for an image and its mirror image together.
+
+    The mean of the two views' logits goes into the softmax; input and output are as in `build_network`.
+    """
+    import tensorflow as tf
+
+    images = tf.keras.Input(network.input_shape[1:], name="images", dtype="float32")
+    to_logits = tf.keras.Model(network.input, network.get_layer("logits").output, name=f"{network.name}_logits")
+    views = [to_logits(images), to_logits(tf.reverse(images, axis=[2]))]
+    logits = tf.keras.layers.Average(name="mean_logits", dtype="float32")(views)
+    probabilities = tf.keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
+    return tf.keras.Model(images, probabilities, name=f"{network.name}_both_views")
+
+
 def _seed_features(images: Any, momentum: float) -> Any:
     """Return the last dropout of the notebook's CNN; with the softmax on it, 7,412,962 parameters at 128 pixels."""
     from tensorflow.keras import layers

@@ -73,6 +73,7 @@ class Recipe(_Section):
     schedule: Literal["plateau", "cosine", "constant"]
     replay: bool
     balance: Literal["none", "source"]
+    mirrored_view: bool
     calibrate: bool
     augmentation: Mapping[str, Mapping[str, Mapping[str, Any]]]
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.calibration import Calibration
-from fakeface.checkpoints import CheckpointFacts, load_checkpoint
+from fakeface.checkpoints import CheckpointFacts, load_detector
 from fakeface.errors import UserError
 from fakeface.image_files import list_images
 from fakeface.images import Crop, RejectedImage, read_image
@@ -39,7 +39,7 @@ def print_predictions(paths: Sequence[Path], checkpoint: Path, crop: Crop, batch
     files = [file for usable, _ in found for file in usable]
     refused = sum(count for _, count in found)
     prepare_tensorflow("auto", "auto", seed=0, deterministic=False)
-    model, facts = load_checkpoint(checkpoint)
+    model, facts = load_detector(checkpoint)
     if facts.note:
         click.echo(
             f"fakeface: {checkpoint} was trained on the {facts.note}: its scores mean nothing elsewhere.", err=True

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fakeface import HELDOUT, STAGES
 from fakeface.calibration import Calibration
-from fakeface.checkpoints import load_checkpoint
+from fakeface.checkpoints import load_detector
 from fakeface.errors import UserError
 from fakeface.inputs import ImagePool, joined_pools, pool_of
 from fakeface.pairs import TEST, face_names, pairs_or_all
@@ -76,7 +76,7 @@ def evaluate_checkpoints(
     scores: dict[str, dict[str, Scores]] = {name: {} for name in pools}
     calibrations = {}
     for stage, path in checkpoints.items():
-        model, facts = load_checkpoint(path)
+        model, facts = load_detector(path)
         calibrations[stage] = facts.calibration
         calibrated = facts.calibration.apply(score_pool(model, everything, batch_size, f"with {path.name}"))
         for name, of_set in zip(pools, np.split(calibrated, ends), strict=True):
@@ -126,7 +126,7 @@ def robustness_of_checkpoint(
     among = np.flatnonzero(of_pairs)
     drawn = among[evenly_drawn_rows(names[among].tolist(), pool.labels[among], images_per_source, seed)]
     names, labels = names[drawn], pool.labels[drawn]
-    model, facts = load_checkpoint(checkpoint)
+    model, facts = load_detector(checkpoint)
     with progress("robustness: perturbed images scored", len(PERTURBATIONS) * len(drawn)) as advance:
 
         def score(images: npt.NDArray[np.uint8]) -> Scores:

@@ -193,7 +193,7 @@ def train_stage(
         UserError: a bad checkpoint, or a loss that is no longer a number.
     """
     from fakeface.checkpoints import load_checkpoint
-    from fakeface.models import build_network
+    from fakeface.models import build_network, with_mirrored_view
 
     recipe = params.chosen_recipe()
     seen = [stores[name] for name in STAGES[: STAGES.index(stage) + 1]] if recipe.replay else [stores[stage]]
@@ -204,7 +204,8 @@ def train_stage(
         _refuse_another_network(previous, facts, params)
     validation = pool_of(seen, "valid")
     fit = fit_stage(model, params, stage, pool_of(seen, "train"), validation, listeners, saved)
-    scores = score_pool(model, validation, params.validation_batch_size, "validation images")
+    scorer = with_mirrored_view(model) if recipe.mirrored_view else model
+    scores = score_pool(scorer, validation, params.validation_batch_size, "validation images")
     calibration = _calibration(validation, scores) if recipe.calibrate else Calibration()
     facts = CheckpointFacts(
         stage=stage,
@@ -212,6 +213,7 @@ def train_stage(
         network=recipe.network,
         image_size=params.image_size,
         batch_norm_momentum=recipe.batch_norm_momentum,
+        mirrored_view=recipe.mirrored_view,
         precision=precision,
         note=stores[stage].note,
         reencoding=stores[stage].reencoding,
