@@ -10,12 +10,11 @@ from fakeface.params import experiment_parameters, load_params
 
 
 def main() -> None:
-    """Write reports/ and put the result on the experiment's row in MLflow."""
+    """Write reports/; the stage `track` takes them to MLflow."""
     params = load_params(Path("params.yaml"))
     from fakeface import tracking
 
-    parameters = experiment_parameters(params)
-    with tracking.evaluation_run(Path.cwd(), parameters) as run:
+    with tracking.evaluation_run(Path.cwd(), experiment_parameters(params)):
         from fakeface.device import prepare_tensorflow
 
         prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
@@ -48,7 +47,6 @@ def main() -> None:
             params.seed,
         )
         facts = read_json(Path("reports/data/split.json"))
-        run.set_tags({f"data.{name}": facts[name] for name in ("profile", "note") if facts[name]})
         metrics = {
             "recipe": params.recipe,
             "profile": facts["profile"],
@@ -58,12 +56,7 @@ def main() -> None:
         if left_out := sorted(set(params.evaluate.pairs) - set(metrics["pairs"])):
             print(f"pairs left out, because this data lacks a source of theirs: {', '.join(left_out)}", flush=True)
         histories = {stage: list(read_rows(Path(f"reports/history/{stage}.csv"), HISTORY_COLUMNS)) for stage in STAGES}
-        files = write_reports(evaluation, metrics, robustness, histories, facts["note"] or "", Path("reports"))
-        in_stage = {stage: parameters | params.stage_settings(stage).model_dump() for stage in STAGES}
-        run.log_evaluation(tracking.Result(metrics, tuple(files), stage_parameters=in_stage))
-        pages = ("audit.html", "audit.json", "split.json", "rejected.csv")
-        run.log_files([Path("reports/data") / page for page in pages], "data")
-        run.log_model(checkpoints[STAGES[-1]])
+        write_reports(evaluation, metrics, robustness, histories, facts["note"] or "", Path("reports"))
 
 
 if __name__ == "__main__":

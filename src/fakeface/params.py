@@ -259,6 +259,13 @@ class Tracking(_Section):
     experiment: Annotated[str, Field(min_length=1)]
 
 
+class Promote(_Section):
+    """What a model must reach on the held-out set to be promoted."""
+
+    metric: Literal["balanced_accuracy", "accuracy", "roc_auc", "average_precision"]
+    at_least: Share
+
+
 class StageSettings(_Section):
     """The settings of one stage after overrides."""
 
@@ -292,6 +299,7 @@ class Params(_Section):
     data: Data
     evaluate: Evaluate
     tracking: Tracking
+    promote: Promote
 
     @model_validator(mode="after")
     def _known_recipe(self) -> Params:
@@ -342,6 +350,7 @@ def experiment_parameters(params: Params) -> dict[str, Any]:
     everything = params.model_dump(mode="json")
     everything["recipes"] = {params.recipe: everything["recipes"][params.recipe]}
     everything["data"].pop("profiles")
+    everything.pop("promote")  # judges a result, and makes none
     return everything
 
 

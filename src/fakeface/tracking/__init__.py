@@ -3,8 +3,20 @@
 Rows live in sqlite in the repository's main folder, or where MLFLOW_TRACKING_URI points. Nothing else imports mlflow.
 """
 
+from fakeface.tracking.experiment import record_experiment
 from fakeface.tracking.page import serve_page
-from fakeface.tracking.result import Result
+from fakeface.tracking.result import Detector, Result
 from fakeface.tracking.runs import Run, bury_the_dead, deliver, evaluation_run, log_evaluation, stage_run
 
-__all__ = ["Result", "Run", "bury_the_dead", "deliver", "evaluation_run", "log_evaluation", "serve_page", "stage_run"]
+__all__ = [
+    "Detector",
+    "Result",
+    "Run",
+    "bury_the_dead",
+    "deliver",
+    "evaluation_run",
+    "log_evaluation",
+    "record_experiment",
+    "serve_page",
+    "stage_run",
+]

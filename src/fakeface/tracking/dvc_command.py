@@ -27,18 +27,34 @@ def running_command() -> psutil.Process | None:
 
 def pinned(experiment: Experiment, folder: Path, **words: str) -> Experiment:
     """The experiment that the first stage of this command was in, so that an edit meanwhile splits no row in two."""
-    process = running_command()
-    if process is None:
+    path = _note_of(experiment, folder)
+    if path is None:
         return experiment
-    of = experiment.key if "dvc.experiment" in experiment.tags else "repro"
-    path = folder / f"{process.pid}-{process.create_time():.2f}-{of}.json"
     if path.exists():
-        return Experiment(**json.loads(path.read_text(encoding="utf-8"))["experiment"])
+        return _noted(path)
     draft = path.with_suffix(".draft")
     note = {"experiment": experiment.as_json(), "host": socket.gethostname(), **words}
     draft.write_text(json.dumps(note), encoding="utf-8")
     draft.replace(path)
     return experiment
+
+
+def joined(experiment: Experiment, folder: Path) -> Experiment | None:
+    """What `pinned` noted for this command, if it did."""
+    path = _note_of(experiment, folder)
+    return _noted(path) if path and path.exists() else None
+
+
+def _note_of(experiment: Experiment, folder: Path) -> Path | None:
+    process = running_command()
+    if process is None:
+        return None
+    of = experiment.key if experiment.is_dvcs else "repro"
+    return folder / f"{process.pid}-{process.create_time():.2f}-{of}.json"
+
+
+def _noted(path: Path) -> Experiment:
+    return Experiment(**json.loads(path.read_text(encoding="utf-8"))["experiment"])
 
 
 def take_ended(folder: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:

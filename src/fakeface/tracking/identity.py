@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import uuid
@@ -36,6 +37,11 @@ class Experiment:
     collection: str = "fakeface"  # what MLflow calls an experiment: the table that holds the row
     tags: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def is_dvcs(self) -> bool:
+        """Whether `dvc exp run` made it, rather than `dvc repro`."""
+        return "dvc.experiment" in self.tags
+
     def as_json(self) -> dict[str, Any]:
         """Everything as JSON types; `Experiment(**…)` is the way back."""
         return {**asdict(self), "tags": dict(self.tags)}
@@ -61,7 +67,7 @@ def identify(project_root: Path, environ: Mapping[str, str] = os.environ) -> Exp
     """The experiment of this process: the same for every stage of one `dvc repro` or `dvc exp run`."""
     commit = _git(project_root, "rev-parse", "HEAD") or "no-commit"
     name, baseline = environ.get("DVC_EXP_NAME", ""), environ.get("DVC_EXP_BASELINE_REV", "")
-    chosen = _yaml(project_root / "params.yaml")
+    chosen = read_yaml(project_root / "params.yaml")
     parameters = json.dumps(chosen, sort_keys=True, default=str)
     repository = _repository_id(main_folder(project_root, environ))
     content = _sha256("\n".join([repository, baseline or commit, parameters, _data(project_root), _code(project_root)]))
@@ -81,7 +87,8 @@ def identify(project_root: Path, environ: Mapping[str, str] = os.environ) -> Exp
 
 def _note(name: str, baseline: str, commit: str, shown: str) -> str:
     if name:
-        return f"DVC experiment **{name}** on {baseline[:7]}. Back to its files:\n\n    dvc exp apply '{name}'\n"
+        apply = f"dvc exp apply {shlex.quote(name)}"
+        return f"DVC experiment **{name}** on {baseline[:7]}. Back to its files:\n\n    {apply}\n"
     return f"**{shown}**: `dvc repro` on commit {commit[:7]}. Back to its code:\n\n    git checkout {commit}\n"
 
 
@@ -110,7 +117,7 @@ def _changed_files(project_root: Path) -> list[str]:
 
 def _data(project_root: Path) -> str:
     """The hashes DVC has locked for the outputs of the stages that make the data, known before any training starts."""
-    stages = _yaml(project_root / "dvc.lock").get("stages") or {}
+    stages = read_yaml(project_root / "dvc.lock").get("stages") or {}
     outs = (stages.get("split") or {}).get("outs") or []
     return ",".join(sorted(str(out.get("md5")) for out in outs))
 
@@ -151,9 +158,10 @@ def _user() -> str:
         return str(os.getuid())
 
 
-def _yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping, parsed by the fast parser where there is one; empty where there is no such file or mapping."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, yaml.YAMLError):  # whoever needs the file complains about it
         return {}
     return content if isinstance(content, dict) else {}

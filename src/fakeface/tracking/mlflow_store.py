@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fakeface import STAGES
 from fakeface.tracking import alive, local_files
 from fakeface.tracking.identity import Experiment, private_folder
+from fakeface.tracking.ledger import Ledger
 from fakeface.tracking.naming import clean_name, same, short_value
-from fakeface.tracking.result import History
 from fakeface.tracking.undelivered import Event
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 KEY, CONTENT, STAGE, EVALUATED = "fakeface.key", "fakeface.content", "fakeface.stage", "fakeface.evaluated"
 LAST_WORDS, RESTORED, RESULT = "fakeface.last_words", "fakeface.restored_from_cache", "fakeface.result"
+CHILD, DETECTOR = "fakeface.child", "fakeface.detector"  # a stage's row; the result, MLflow's model and its version
 WHOLE = "experiment"  # what the tag STAGE says of a parent
 _NOTE, _PARENT = "mlflow.note.content", "mlflow.parentRunId"
 _RESULTS = ("loss", "accuracy")  # metrics that end so tell one training from another; a speed does not
@@ -29,6 +31,7 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "GIT_PYTHON_REFRESH": "quiet",
     # A server that is away must not hold up the training: what fails is kept and sent later.
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
@@ -41,6 +44,7 @@ class MlflowStore:
 
     def __init__(self, main: Path, uri: str) -> None:
         self.main, self.uri = main, uri
+        self._ledger = Ledger(main, uri)
         self._client: MlflowClient | None = None
         self._collections: dict[str, str] = {}
         self._runs: dict[tuple[str, str], str] = {}
@@ -80,7 +84,6 @@ class MlflowStore:
             "metrics": self._metrics,
             "files": self._files,
             "tags": self._tags,
-            "model": self._model,
             "result": self._result,
             "end": self._end,
             "abandoned": self._abandoned,
@@ -94,6 +97,7 @@ class MlflowStore:
         self._add_parameters(parent, event.payload["parameters"])
         self._set_tags(parent, event.payload["tags"])
         self.client.update_run(parent, status="RUNNING", name=experiment.name)
+        self._ledger.note(experiment, self._collection(experiment.collection), parent, "")
         if event.stage:
             child = self._child(experiment, event.stage, event.time_ms)
             self._add_parameters(child, event.payload["stage_parameters"])
@@ -122,67 +126,82 @@ class MlflowStore:
     def _tags(self, event: Event, experiment: Experiment) -> None:
         self._set_tags(self._run(experiment, event.stage, event.time_ms), event.payload["tags"])
 
-    def _model(self, event: Event, experiment: Experiment) -> None:
-        from fakeface.tracking.keras_model import log_keras_model
-
-        run_id = self._run(experiment, event.stage, event.time_ms)
-        settings = dict(event.payload)
-        hash_tag, sha256 = f"model.{settings['name']}.sha256", settings.pop("sha256")
-        if self.client.get_run(run_id).data.tags.get(hash_tag) != sha256:
-            run = self.client.get_run(run_id)
-            quiet_mlflow().set_experiment(experiment_id=run.info.experiment_id)
-            log_keras_model(Path(event.files[0]), run_id=run_id, **settings)
-            self.client.set_tag(run_id, hash_tag, sha256)
-
     def _result(self, event: Event, experiment: Experiment) -> None:
-        """The evaluation, and rows for the stages that DVC took from its cache, made from what they left on disk."""
-        result = event.payload
-        if result["once"] and self._has_result(experiment, result["digest"]):
-            return
+        """Complete the row, unless it is: the evaluation, the model, and the stages that DVC took from its cache."""
+        digest = event.payload["digest"]
+        row = self._with_result(experiment, digest)
+        if row is None:
+            self._complete(event, experiment)
+            row = self.client.get_run(self._parent(experiment, event.time_ms))
+        tags = row.data.tags
+        found = replace(experiment, key=tags[KEY], name=row.info.run_name)
+        self._ledger.note(found, row.info.experiment_id, row.info.run_id, digest)
+
+    def _with_result(self, experiment: Experiment, digest: str) -> MlflowRun | None:
+        """The finished row with this result: the experiment's own, or for a repro that opened none, any."""
+        own = self._find(experiment, WHOLE)
+        if own is None and not experiment.is_dvcs:
+            found = self._search(experiment, {STAGE: WHOLE, RESULT: digest})
+            own = next(iter(found), None)
+        is_whole = own and own.data.tags.get(RESULT) == digest and own.info.status == "FINISHED"
+        return own if is_whole else None
+
+    def _complete(self, event: Event, experiment: Experiment) -> None:
+        result, files = event.payload, list(event.files)
         parent = self._parent(experiment, event.time_ms)
         self._add_parameters(parent, result["parameters"])
         self._set_tags(parent, result["tags"])
-        for stage, history in result["histories"].items():
-            self._restore(event, experiment, stage, history)
+        for stage in result["histories"]:
+            self._complete_stage(event, experiment, stage)
         self._add_metrics(parent, result["metrics"], 0, event.time_ms, replace=True)
-        for path in event.files:
+        checkpoint = Path(files.pop(0)) if result["detector"] else None
+        for path in files:
             self.client.log_artifact(parent, path, "evaluation")
-        self._set_tags(parent, {RESULT: result["digest"]})
-        if result["once"]:
-            self._set_tags(parent, {EVALUATED: "true"})
-            self._close(parent, "FINISHED", "", event.time_ms)
+        if checkpoint:
+            self._add_detector(parent, checkpoint, result)
+        self._set_tags(parent, {RESULT: result["digest"], EVALUATED: "true"})
+        self._close(parent, "FINISHED", "", event.time_ms)
 
-    def _has_result(self, experiment: Experiment, digest: str) -> bool:
-        """A DVC experiment has a row of its own; a repro that changed nothing is content with any that says so."""
-        of_experiment = {KEY: experiment.key} if "dvc.experiment" in experiment.tags else {}
-        return bool(self._search(experiment, {STAGE: WHOLE, RESULT: digest, **of_experiment}))
-
-    def _restore(self, event: Event, experiment: Experiment, stage: str, history: History) -> None:
+    def _complete_stage(self, event: Event, experiment: Experiment, stage: str) -> None:
+        result = event.payload
         found = self._find(experiment, stage)
+        child, parent = self._child(experiment, stage, event.time_ms), self._parent(experiment, event.time_ms)
+        self._set_tags(child, result["stage_tags"][stage])
+        self._set_tags(parent, {f"{CHILD}.{stage}": child})
         if found and found.info.status == "FINISHED":
             return
-        child, parent = self._child(experiment, stage, event.time_ms), self._parent(experiment, event.time_ms)
-        self._add_parameters(child, event.payload["stage_parameters"][stage])
-        self._set_tags(child, {**event.payload["tags"], RESTORED: "true"})
-        for step, numbers in history:
+        timing = result["timings"][stage]
+        told = {name: str(timing[name]) for name in ("device", "precision") if name in timing}
+        self._add_parameters(child, result["stage_parameters"][stage])
+        self._set_tags(child, {**told, RESTORED: "true"})
+        points = [*result["histories"][stage], *([(0, {"seconds": timing["seconds"]})] if timing else [])]
+        for step, numbers in points:
             self._add_metrics(child, numbers, step, event.time_ms)
             mirrored = {f"{stage}/{name}": value for name, value in numbers.items()}
             self._add_metrics(parent, mirrored, step, event.time_ms)
         self._close(child, "FINISHED", "", event.time_ms)
 
+    def _add_detector(self, run_id: str, checkpoint: Path, result: Mapping[str, Any]) -> None:
+        from fakeface.tracking.registry import log_detector, register
+
+        if self.client.get_run(run_id).data.tags.get(DETECTOR, "").startswith(result["digest"]):
+            return
+        model = log_detector(self.client, run_id, checkpoint, result["detector"])
+        with alive.lock(private_folder(self.main) / "registry.lock"):
+            version = register(self.client, run_id, model, result["detector"])
+        self.client.set_tag(run_id, DETECTOR, f"{result['digest']} {model} {version}")
+
     def _end(self, event: Event, experiment: Experiment) -> None:
-        """A stage that failed fails the experiment; one that finished leaves it running until it is evaluated."""
+        """A stage that failed fails the experiment; one that finished leaves it running until its result is there."""
         status, words = event.payload["status"], event.payload["last_words"]
         parent = self._parent(experiment, event.time_ms)
         if event.stage:
             self._close(self._child(experiment, event.stage, event.time_ms), status, words, event.time_ms)
             words = f"{event.stage}: {words}" if words else ""
-            evaluated = self.client.get_run(parent).data.tags.get(EVALUATED) == "true"
-            if status == "FINISHED" and not evaluated:
-                self._say(parent, "")
-                return
-        elif status == "FINISHED":
-            self.client.set_tag(parent, EVALUATED, "true")
+        evaluated = self.client.get_run(parent).data.tags.get(EVALUATED) == "true"
+        if status == "FINISHED" and not evaluated:
+            self._say(parent, "")
+            return
         self._close(parent, status, words, event.time_ms)
 
     def _abandoned(self, event: Event, experiment: Experiment) -> None:
@@ -275,7 +294,7 @@ class MlflowStore:
         if old is None:
             return ""
         kept = [point for (name, at), point in self._recorded(old.info.run_id).items() if stays(name, at)]
-        made_anew = (EVALUATED, RESULT, LAST_WORDS, "mlflow.runName", "mlflow.log-model.history", "model.")
+        made_anew = (EVALUATED, RESULT, LAST_WORDS, "mlflow.runName", CHILD, DETECTOR)
         tags = {name: v for name, v in old.data.tags.items() if not name.startswith(made_anew)} | dict(tags)
         new = self._create(experiment, old.info.run_name, tags, old.info.start_time)
         self.client.delete_run(old.info.run_id)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fakeface.tracking import alive, local_files, undelivered
+from fakeface.tracking.addresses import without_password
 from fakeface.tracking.identity import main_folder, private_folder
 from fakeface.tracking.mlflow_store import MlflowStore
 from fakeface.tracking.reasons import is_away, is_gone, reason
@@ -50,6 +50,14 @@ class Recorder:
     def waiting(self) -> int:
         """How many events wait."""
         return sum(1 for _ in self.folder.glob("*.json"))
+
+    def waits(self, kind: str, key: str, digest: str) -> bool:
+        """Whether this very result waits already, from a command before."""
+        self.deliver()
+        return any(
+            event.kind == kind and event.experiment["key"] == key and event.payload["digest"] == digest
+            for _, event in undelivered.kept(self.folder)
+        )
 
     def deliver(self, seconds: float = math.inf) -> int:
         """Send what is waiting, oldest first, until the time is up; returns how many events still wait."""
@@ -119,11 +127,6 @@ class Recorder:
             undelivered.set_aside(path, f"{type(error).__name__}: {error}")
             where = path.parent / "refused"
             _LOG.warning("fakeface: MLflow refuses a part of the run; it lies in %s with the reason.", where)
-
-
-def without_password(uri: str) -> str:
-    """`http://name:secret@host` → `http://name:…@host`."""
-    return re.sub(r"(://[^/:@]+):[^@/]*@", r"\1:…@", uri)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -18,9 +17,11 @@ from typing import Any
 
 from fakeface.errors import UserError
 from fakeface.tracking import alive, dvc_command, hardware, undelivered
+from fakeface.tracking.addresses import without_password
 from fakeface.tracking.identity import Experiment, identify, main_folder, private_folder
+from fakeface.tracking.ledger import Ledger, Row
 from fakeface.tracking.naming import clean_name, flat_parameters, last_words
-from fakeface.tracking.recorder import Recorder, never_in_the_way, without_password
+from fakeface.tracking.recorder import Recorder, never_in_the_way
 from fakeface.tracking.result import Result, digest, present
 from fakeface.tracking.undelivered import Event
 
@@ -71,31 +72,22 @@ class Run:
         if tags:
             self._record("tags", {"tags": {name: str(value) for name, value in tags.items()}})
 
-    def log_model(
-        self, path: Path, *, name: str = "", input_dtype: str = "", step: int = 0, tags: Mapping[str, str] | None = None
-    ) -> None:
-        """The Keras HDF5 file as a model with a signature: images (-1, size, size, 3) in, (-1, 2) out.
+    def complete(self, result: Result, tags: Mapping[str, str]) -> Row | None:
+        """Give the experiment's row all it lacks of the result; a stage that DVC restored gets its own from its files.
 
-        `input_dtype` is what callers are to send; by default the dtype the network declares. A file that the run has
-        already is not sent again.
+        Returns the row, or None where the result waits for the store.
         """
-        with never_in_the_way():
-            payload = {
-                "name": name or self.stage or "model",
-                "input_dtype": input_dtype,
-                "step": step,
-                "tags": dict(tags or {}),
-                "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            }
-            self._record("model", payload, (str(path.resolve()),))
-
-    def log_evaluation(self, result: Result) -> None:
-        """The result, on the experiment's row; a stage that DVC took from its cache gets its row from its history."""
-        self._send_result(result, {}, once=False)
-
-    def complete(self, result: Result, tags: Mapping[str, str]) -> None:
-        """The same for an experiment that is over: nothing where its row has this result."""
-        self._send_result(result, tags, once=True)
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder) / "metrics.json"
+            whole.write_text(json.dumps(result.metrics, indent=2, ensure_ascii=False, default=str), encoding="utf-8")
+            files = present([whole, *(self.project_root / path for path in result.files)])
+            of_result = result.digest or digest(self.parameters, files)
+            whose = {"tags": dict(tags), "digest": of_result}
+            payload = result.as_payload(self.project_root, self.parameters) | whose
+            checkpoint = (str((self.project_root / result.detector.checkpoint).resolve()),) if result.detector else ()
+            if not self.recorder.waits("result", self.experiment.key, of_result):
+                self._record("result", payload, (*checkpoint, *files))
+        return Ledger(self.recorder.main, self.recorder.store.uri).find(self.experiment, of_result)
 
     def take_place(self, environ: Mapping[str, str]) -> None:
         """Close the rows of the dead, and join the experiment of the `dvc` command above."""
@@ -136,15 +128,6 @@ class Run:
         self._record("end", {"status": status, "last_words": words})
         if self.sign:
             self.sign.close()
-
-    def _send_result(self, result: Result, tags: Mapping[str, str], *, once: bool) -> None:
-        with never_in_the_way(), tempfile.TemporaryDirectory() as folder:
-            whole = Path(folder) / "metrics.json"
-            whole.write_text(json.dumps(result.metrics, indent=2, ensure_ascii=False, default=str), encoding="utf-8")
-            files = present([whole, *(self.project_root / path for path in result.files)])
-            payload = result.as_payload(self.project_root, self.parameters)
-            settings = {"once": once, "tags": dict(tags), "digest": digest(self.parameters, files)}
-            self._record("result", payload | settings, files)
 
     def _sampled(self, numbers: Mapping[str, float], second: int) -> None:
         self._record("metrics", {"metrics": dict(numbers), "step": second, "mirror": False})
@@ -196,7 +179,10 @@ def evaluation_run(
     tags: Mapping[str, str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Iterator[Run]:
-    """Track the evaluation on the experiment's own row; call `log_evaluation` inside. Ends as `stage_run` does."""
+    """Track the evaluation while it runs, on the experiment's own row, which `log_evaluation` completes afterwards.
+
+    Ends as `stage_run` does, but that the row of a whole evaluation stays open until then.
+    """
     with stage_run(project_root, "", parameters, stage_parameters={}, tags=tags, environ=environ) as run:
         yield run
 
@@ -208,16 +194,19 @@ def log_evaluation(
     *,
     tags: Mapping[str, str] | None = None,
     environ: Mapping[str, str] = os.environ,
-) -> None:
-    """Complete the experiment's row from what is on disk, for example all of it restored by DVC without a stage run.
+) -> Row | None:
+    """Complete the experiment's row from what is on disk, all of it perhaps restored by DVC without a stage run.
 
     A row that has this result is left as it is, so that a stage which DVC always runs can call it; where `dvc repro`
-    finds nothing to do, the row that has the result may be one of an earlier commit.
+    finds nothing to do, the row that has the result may be one of an earlier commit. Returns it, or None where the
+    result waits for the store.
     """
     run = _make_run(project_root, "", parameters, environ)
+    row = None
     with never_in_the_way():
         run.take_place(environ)
-    run.complete(result, tags or {})
+        row = run.complete(result, tags or {})
+    return row  # noqa: RET504 - an error inside is told and passed over
 
 
 def deliver(project_root: Path, environ: Mapping[str, str] = os.environ) -> int:

@@ -1,0 +1,56 @@
+"""The detector as MLflow serves it: images in, calibrated scores and decisions out.
+
+MLflow keeps a copy of this very file beside the checkpoint, and runs it where fakeface is not installed: it imports
+nothing of ours, and says in its own words what `Calibration.apply` and `predict.decision` say.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped, unused-ignore]
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+
+_BATCH = 32  # images a step
+_CLIP = 1e-7  # of a probability before its logit, as evaluation.PROBABILITY_CLIP
+
+
+class Detector(PythonModel):  # type: ignore[misc, unused-ignore]
+    """models/stage3.h5 with the calibration and threshold that lie in it."""
+
+    _skip_type_hint_validation = True  # MLflow takes type hints of `predict` for a schema, and misses them
+
+    def load_context(self, context: Any) -> None:
+        """Rebuild the network, in the precision that it was trained in, so that its scores are the pipeline's."""
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        import h5py
+        import tensorflow as tf
+
+        path = context.artifacts["checkpoint"]
+        with h5py.File(path, "r") as file:
+            self.calibration = json.loads(file.attrs["fakeface"])["calibration"]
+        self.network = tf.keras.models.load_model(path, compile=False)
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
+        """Images (N, size, size, 3) RGB in 0..255 → N rows: `score`, P(fake), and `decision`, fake, real or unsure."""
+        batches = [model_input[start : start + _BATCH] for start in range(0, len(model_input), _BATCH)]
+        raw = [np.asarray(self.network.predict_on_batch(np.asarray(each, np.float32)))[:, 1] for each in batches]
+        scores = self._calibrated(np.concatenate(raw) if raw else np.empty(0))
+        return pd.DataFrame({"score": scores, "decision": self._decisions(scores)})
+
+    def _calibrated(self, raw: Any) -> Any:
+        clipped = np.clip(np.asarray(raw, np.float64), _CLIP, 1 - _CLIP)
+        logits = np.log(clipped) - np.log1p(-clipped)
+        return 1 / (1 + np.exp(-(self.calibration["slope"] * logits + self.calibration["bias"])))
+
+    def _decisions(self, scores: Any) -> Any:
+        low, high = self.calibration["unsure_low"], self.calibration["unsure_high"]
+        answers = np.where(scores >= self.calibration["threshold"], "fake", "real")
+        return np.where((low < high) & (scores >= low) & (scores <= high), "unsure", answers)
+
+
+set_model(Detector())

@@ -1,0 +1,113 @@
+"""A finished experiment → its row in MLflow and its model in the registry, from the files that the stages left."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fakeface import HELDOUT, STAGES
+from fakeface.tracking import dvc_lock
+from fakeface.tracking.identity import read_yaml
+from fakeface.tracking.ledger import Row, known_row
+from fakeface.tracking.requirements import pinned_requirements
+from fakeface.tracking.result import Detector, Result, digest
+from fakeface.tracking.runs import log_evaluation
+
+if TYPE_CHECKING:
+    from fakeface.params import Params
+
+CHECKPOINT = Path(f"models/{STAGES[-1]}.h5")
+_REPORTS = Path("reports")
+
+
+def record_experiment(project_root: Path, environ: Mapping[str, str] = os.environ) -> str:
+    """Complete the experiment's row in MLflow, whatever DVC ran or restored; return a sentence that says where it is.
+
+    Where the row has this result already, that is found out without MLflow.
+
+    Raises:
+        UserError: params.yaml or a report is missing or wrong.
+    """
+    of_result = result_digest(project_root)
+    if row := known_row(project_root, of_result, environ):
+        return f"Nothing new for MLflow: its row '{row.name}' has this result ({row.address})."
+    row = _complete(project_root, of_result, environ)
+    if row is None:
+        return "The result waits in .fakeface/undelivered for the tracking store; `fakeface deliver` sends it."
+    return f"MLflow's row '{row.name}' is complete: {row.address}"
+
+
+def result_digest(project_root: Path) -> str:
+    """One sha256 for the parameters that decide a result and every file that shows it."""
+    content = read_yaml(project_root / "params.yaml")
+    content["recipes"] = (content.get("recipes") or {}).get(content.get("recipe"))
+    for section, key in (("data", "profiles"), ("promote", "metric"), ("promote", "at_least")):  # decide no result
+        (content.get(section) or {}).pop(key, None)
+    histories = [_REPORTS / "history" / f"{stage}.csv" for stage in STAGES]
+    return digest(content, [project_root / path for path in (*_shown(project_root), *histories, CHECKPOINT)])
+
+
+def _shown(project_root: Path) -> list[Path]:
+    """The files of the evaluation, relative to the project's root."""
+    folders = [("plots", "*.csv"), ("figures", "*.png")]
+    found = [path for name, kind in folders for path in sorted((project_root / _REPORTS / name).glob(kind))]
+    return [_REPORTS / "metrics.json", _REPORTS / "scores.csv", *(path.relative_to(project_root) for path in found)]
+
+
+def _complete(project_root: Path, of_result: str, environ: Mapping[str, str]) -> Row | None:
+    from fakeface.params import experiment_parameters, load_params
+    from fakeface.tables import read_json
+
+    params = load_params(project_root / "params.yaml")
+    parameters = experiment_parameters(params)
+    metrics = read_json(project_root / _REPORTS / "metrics.json")
+    hashes = dvc_lock.hashes_of(project_root)
+    told = {f"data.{name}": metrics[name] for name in ("profile", "note") if metrics.get(name)}
+    result = Result(
+        metrics=metrics,
+        files=tuple(_shown(project_root)[1:]),
+        stage_parameters={stage: parameters | params.stage_settings(stage).model_dump() for stage in STAGES},
+        stage_tags=dvc_lock.stage_tags(hashes),
+        detector=_detector(project_root, params, metrics, hashes),
+        digest=of_result,
+    )
+    tags = told | dvc_lock.experiment_tags(hashes, params.data.root)
+    return log_evaluation(project_root, parameters, result, tags=tags, environ=environ)
+
+
+def _detector(project_root: Path, params: Params, metrics: Mapping[str, Any], hashes: Mapping[str, str]) -> Detector:
+    from fakeface.checkpoints import read_facts
+    from fakeface.model_card import model_card
+    from fakeface.tables import read_json
+
+    facts = read_facts(project_root / CHECKPOINT)
+    split = read_json(project_root / _REPORTS / "data/split.json")
+    tags = {
+        "heldout": heldout_digest(project_root, hashes),
+        "threshold": repr(facts.calibration.threshold),
+        "recipe": params.recipe,
+        "profile": str(metrics["profile"]),
+        "checkpoint.md5": hashes.get(CHECKPOINT.as_posix(), ""),
+    }
+    overall = metrics["generalization"]
+    tags |= {name: f"{overall[name]:.4f}" for name in ("accuracy", "balanced_accuracy", "roc_auc") if name in overall}
+    return Detector(
+        checkpoint=CHECKPOINT,
+        image_size=facts.image_size,
+        card=model_card(metrics, split, facts),
+        tags=tags,
+        requirements=pinned_requirements(project_root / "requirements" / "cpu.txt"),
+    )
+
+
+def heldout_digest(project_root: Path, hashes: Mapping[str, str]) -> str:
+    """What tells one held-out set from another: DVC's hash of its images, and which of them were scored, as what."""
+    from fakeface.tables import read_rows
+
+    rows = read_rows(project_root / _REPORTS / "scores.csv", ("set", "path", "label"))
+    scored = sorted(f"{row['path']},{row['label']}" for row in rows if row["set"] == HELDOUT)
+    images = hashes.get(f"datasets/split/{HELDOUT}", "")
+    return hashlib.sha256("\n".join([images, *scored]).encode()).hexdigest()[:20]
