@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fakeface.errors import one_sentence_errors
+from fakeface.errors import UserError, one_sentence_errors
 
 
 class _Commands(click.Group):
@@ -61,6 +61,39 @@ def deliver() -> None:
     waiting = tracking.deliver(Path.cwd())
     click.echo("Everything is delivered." if not waiting else f"{waiting:,} events still wait; the server is away.")
     raise SystemExit(1 if waiting else 0)
+
+
+@main.command()
+@click.argument("name", default="")
+def runs(name: str) -> None:
+    """List the experiments, newest first, each with its result and its page in MLflow; or the one of this NAME."""
+    from fakeface import tracking
+    from fakeface.params import load_params
+
+    metric = load_params(Path("params.yaml")).promote.metric
+    found = [row for row in tracking.list_rows(Path.cwd(), metric) if name in ("", row.name)]
+    if not found:
+        raise UserError(f"MLflow has no experiment{f' {name!r}' if name else ' yet'}; `dvc repro` records the result.")
+    width = max(len(row.name) for row in found)
+    click.echo(f"{'experiment':{width}}  {metric:>17}  {'status':8}  page in MLflow (`make ui` serves a local one)")
+    for row in found:
+        value = "–" if row.value is None else f"{row.value:.3f}"
+        click.echo(f"{row.name:{width}}  {value:>17}  {row.status:8}  {row.address}")
+
+
+@main.command()
+@click.argument("chosen", default="", metavar="[VERSION|EXPERIMENT]")
+@click.option("--other-data", is_flag=True, help="Compare even where the champion was measured on other images.")
+def promote(chosen: str, other_data: bool) -> None:
+    """Make the newest registered model the champion, if it is good enough and better than the present one.
+
+    Says why or why not; the exit code is 2 where it is not promoted.
+    """
+    from fakeface import tracking
+
+    decision = tracking.promote(Path.cwd(), chosen, other_data=other_data)
+    click.echo("\n".join(decision.sentences))
+    raise SystemExit(0 if decision.promoted else 2)
 
 
 def _collections(into: Path | None) -> Path:

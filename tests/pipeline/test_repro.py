@@ -314,7 +314,8 @@ def test_the_model_is_registered_with_all_that_its_user_needs(reproduced: Reprod
     assert model.signature is not None
     assert model.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": (-1, 32, 32, 3)}
     assert model.signature.outputs.input_names() == ["score", "decision"]
-    assert model.load_input_example(str(folder)).shape == (1, 32, 32, 3)
+    example: Any = model.load_input_example(str(folder))
+    assert example.shape == (1, 32, 32, 3)
     pinned = (reproduced.project.folder / "requirements" / "cpu.txt").read_text()
     needed = (folder / "requirements.txt").read_text()
     assert {"mlflow", "tensorflow-cpu", "numpy"} <= {line.split("==")[0] for line in needed.split()}

@@ -4,7 +4,9 @@ Rows live in sqlite in the repository's main folder, or where MLFLOW_TRACKING_UR
 """
 
 from fakeface.tracking.experiment import record_experiment
+from fakeface.tracking.listing import list_rows
 from fakeface.tracking.page import serve_page
+from fakeface.tracking.promotion import promote
 from fakeface.tracking.result import Detector, Result
 from fakeface.tracking.runs import Run, bury_the_dead, deliver, evaluation_run, log_evaluation, stage_run
 
@@ -15,7 +17,9 @@ __all__ = [
     "bury_the_dead",
     "deliver",
     "evaluation_run",
+    "list_rows",
     "log_evaluation",
+    "promote",
     "record_experiment",
     "serve_page",
     "stage_run",

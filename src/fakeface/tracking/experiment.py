@@ -54,7 +54,8 @@ def _shown(project_root: Path) -> list[Path]:
     """The files of the evaluation, relative to the project's root."""
     folders = [("plots", "*.csv"), ("figures", "*.png")]
     found = [path for name, kind in folders for path in sorted((project_root / _REPORTS / name).glob(kind))]
-    return [_REPORTS / "metrics.json", _REPORTS / "scores.csv", *(path.relative_to(project_root) for path in found)]
+    tables = [_REPORTS / name for name in ("metrics.json", "scores.csv", "robustness.csv")]
+    return [*tables, *(path.relative_to(project_root) for path in found)]
 
 
 def _complete(project_root: Path, of_result: str, environ: Mapping[str, str]) -> Row | None:

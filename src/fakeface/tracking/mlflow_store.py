@@ -158,7 +158,7 @@ class MlflowStore:
         for path in files:
             self.client.log_artifact(parent, path, "evaluation")
         if checkpoint:
-            self._add_detector(parent, checkpoint, result)
+            self._add_detector(parent, experiment.name, checkpoint, result)
         self._set_tags(parent, {RESULT: result["digest"], EVALUATED: "true"})
         self._close(parent, "FINISHED", "", event.time_ms)
 
@@ -181,14 +181,15 @@ class MlflowStore:
             self._add_metrics(parent, mirrored, step, event.time_ms)
         self._close(child, "FINISHED", "", event.time_ms)
 
-    def _add_detector(self, run_id: str, checkpoint: Path, result: Mapping[str, Any]) -> None:
+    def _add_detector(self, run_id: str, name: str, checkpoint: Path, result: Mapping[str, Any]) -> None:
         from fakeface.tracking.registry import log_detector, register
 
         if self.client.get_run(run_id).data.tags.get(DETECTOR, "").startswith(result["digest"]):
             return
-        model = log_detector(self.client, run_id, checkpoint, result["detector"])
+        settings = {**result["detector"], "tags": {**result["detector"]["tags"], "experiment": name}}
+        model = log_detector(self.client, run_id, checkpoint, settings)
         with alive.lock(private_folder(self.main) / "registry.lock"):
-            version = register(self.client, run_id, model, result["detector"])
+            version = register(self.client, run_id, model, settings)
         self.client.set_tag(run_id, DETECTOR, f"{result['digest']} {model} {version}")
 
     def _end(self, event: Event, experiment: Experiment) -> None:

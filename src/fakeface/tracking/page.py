@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from fakeface.errors import UserError
 from fakeface.tracking import local_files
+from fakeface.tracking.addresses import without_password
 from fakeface.tracking.identity import main_folder
 from fakeface.tracking.mlflow_store import QUIET, MlflowStore
 from fakeface.tracking.reasons import reason
@@ -25,18 +27,29 @@ def serve_page(project_root: Path, host: str, port: int) -> None:
     if elsewhere.startswith(("http://", "https://")):
         raise UserError("MLFLOW_TRACKING_URI names a server, which has its own page; open that address in a browser.")
     _refuse_taken_port(host, port)
-    main = main_folder(project_root)
     bury_the_dead(project_root)
     deliver(project_root)
-    uri = elsewhere or local_files.uri(main)
-    try:
-        MlflowStore(main, uri).connect()
-    except Exception as error:
-        raise UserError(f"The tracking store {uri} cannot be opened: {reason(error)}.") from None
+    store = open_store(project_root)
     print(f"MLflow's page: http://{host}:{port} (Ctrl-C ends it)", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
-    command += ["--backend-store-uri", uri, "--default-artifact-root", local_files.artifacts(main), "--workers", "1"]
+    command += ["--backend-store-uri", store.uri, "--default-artifact-root", local_files.artifacts(store.main)]
+    command += ["--workers", "1"]
     os.execve(sys.executable, command, {**os.environ, **QUIET})
+
+
+def open_store(project_root: Path, environ: Mapping[str, str] = os.environ) -> MlflowStore:
+    """The project's tracking store, connected.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    main = main_folder(project_root, environ)
+    store = MlflowStore(main, environ.get("MLFLOW_TRACKING_URI") or local_files.uri(main))
+    try:
+        store.connect()
+    except Exception as error:
+        raise UserError(f"The tracking store {without_password(store.uri)} {reason(error)}.") from None
+    return store
 
 
 def _refuse_taken_port(host: str, port: int) -> None:

@@ -1,0 +1,46 @@
+"""Every experiment with its result and its page: the way from `dvc exp show` to MLflow and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fakeface.tracking import addresses
+from fakeface.tracking.identity import identify
+from fakeface.tracking.mlflow_store import STAGE, WHOLE
+from fakeface.tracking.page import open_store
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A row as a list shows it: DVC's name for the experiment, MLflow's status, a metric if there is one, its page."""
+
+    name: str
+    status: str
+    value: float | None
+    address: str
+
+
+def list_rows(project_root: Path, metric: str, environ: Mapping[str, str] = os.environ) -> list[Listed]:
+    """Every experiment of this project's table in MLflow, the newest first.
+
+    Raises:
+        UserError: the store cannot be opened.
+    """
+    store = open_store(project_root, environ)
+    collection = store.client.get_experiment_by_name(identify(project_root, environ).collection)
+    if collection is None:
+        return []
+    found = store.client.search_runs([collection.experiment_id], f"tags.`{STAGE}` = '{WHOLE}'")
+    place = f"{addresses.page(store.uri)}/#/experiments/{collection.experiment_id}/runs"
+    return [
+        Listed(
+            run.info.run_name,
+            run.info.status.lower(),
+            run.data.metrics.get(f"generalization_{metric}"),
+            f"{place}/{run.info.run_id}",
+        )
+        for run in found
+    ]

@@ -1,0 +1,116 @@
+"""From candidate to champion in MLflow's registry, if the gate lets it through."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fakeface import HELDOUT, LABELS, STAGES
+from fakeface.errors import UserError
+from fakeface.tracking import alive
+from fakeface.tracking.identity import private_folder
+from fakeface.tracking.mlflow_store import MlflowStore, quiet_mlflow
+from fakeface.tracking.page import open_store
+from fakeface.tracking.registry import CANDIDATE, CHAMPION, REGISTERED
+
+if TYPE_CHECKING:
+    from fakeface.gate import Contender, Decision
+
+
+def promote(
+    project_root: Path, chosen: str = "", *, other_data: bool = False, environ: Mapping[str, str] = os.environ
+) -> Decision:
+    """Make a registered model the champion, if it passes the gate of params.yaml and beats the present one.
+
+    `chosen` is a version's number or an experiment's name; by default the candidate, which is the newest.
+
+    Raises:
+        UserError: there is no such model, its scores are gone, or the store cannot be opened.
+    """
+    from fakeface.gate import Decision, decide
+    from fakeface.params import load_params
+
+    gate = load_params(project_root / "params.yaml").promote
+    store = open_store(project_root, environ)
+    with alive.lock(private_folder(store.main) / "registry.lock"):
+        version, champion = _version(store, chosen), _by_alias(store, CHAMPION)
+        if champion and champion.version == version.version:
+            return Decision(True, (f"{_name(store, version)} is the champion already.",))
+        contenders = [_contender(store, each) if each else None for each in (version, champion)]
+        assert contenders[0] is not None
+        decision = decide(contenders[0], contenders[1], gate.metric, gate.at_least, other_data=other_data)
+        store.client.set_model_version_tag(REGISTERED, version.version, "promotion", " ".join(decision.sentences))
+        if decision.promoted:
+            store.client.set_registered_model_alias(REGISTERED, CHAMPION, version.version)
+    now = f"Version {version.version} is now models:/{REGISTERED}@{CHAMPION}."
+    stays = "The champion stays." if champion else "There is still no champion."
+    return replace(decision, sentences=(*decision.sentences, now if decision.promoted else stays))
+
+
+def _version(store: MlflowStore, chosen: str) -> Any:
+    if not chosen:
+        found = _by_alias(store, CANDIDATE)
+    else:
+        versions = store.client.search_model_versions(f"name = '{REGISTERED}'")  # the newest first
+        found = next((each for each in versions if chosen in (str(each.version), _experiment(store, each))), None)
+    if found is None:
+        what = f"No model of '{chosen}' is registered" if chosen else "No model is registered yet"
+        raise UserError(f"{what}; `dvc repro` registers the one it makes, `fakeface runs` lists the experiments.")
+    return found
+
+
+def _by_alias(store: MlflowStore, alias: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return store.client.get_model_version_by_alias(REGISTERED, alias)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def _experiment(store: MlflowStore, version: Any) -> str:
+    return str(version.tags.get("experiment", ""))
+
+
+def _name(store: MlflowStore, version: Any) -> str:
+    return f"version {version.version} ({_experiment(store, version)})"
+
+
+def _contender(store: MlflowStore, version: Any) -> Contender:
+    import numpy as np
+
+    from fakeface.gate import Contender
+    from fakeface.tables import read_rows
+
+    final = STAGES[-1]
+    with tempfile.TemporaryDirectory() as folder:
+        table = _scores(store, version, folder)
+        rows = [row for row in read_rows(table, ("set", "path", "source", "label", final)) if row["set"] == HELDOUT]
+    return Contender(
+        name=_name(store, version),
+        heldout=version.tags["heldout"],
+        threshold=float(version.tags["threshold"]),
+        paths=[row["path"] for row in rows],
+        sources=[row["source"] for row in rows],
+        labels=np.array([LABELS[row["label"]] for row in rows], np.uint8),
+        scores=np.array([float(row[final]) for row in rows]),
+    )
+
+
+def _scores(store: MlflowStore, version: Any, folder: str) -> Path:
+    try:
+        path = quiet_mlflow().artifacts.download_artifacts(
+            run_id=version.run_id, artifact_path="evaluation/scores.csv", dst_path=folder, tracking_uri=store.uri
+        )
+    except Exception as error:
+        raise UserError(
+            f"The scores of {_name(store, version)} cannot be read from its run {version.run_id} "
+            f"({' '.join(str(error).split())[:150]}); promote another version, or run its experiment again."
+        ) from None
+    return Path(path)
