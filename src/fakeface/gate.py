@@ -48,7 +48,9 @@ def decide(
     `metric` is a name of `binary_metrics`; more is better. `other_data` allows a comparison on different images.
     """
     name, value = metric.replace("_", " "), _value(candidate, metric)
-    said = [f"{candidate.name} has a {name} of {value:.3f} on {len(candidate.labels):,} held-out images."]
+    said = [
+        f"The candidate, {candidate.name}, has a {name} of {value:.3f} on {len(candidate.labels):,} held-out images."
+    ]
     must = f"It must reach {at_least:.3f} (promote.at_least in params.yaml)"
     if value < at_least:
         return Decision(False, (*said, f"{must}, and misses that by {at_least - value:.3f}."))

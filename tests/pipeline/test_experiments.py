@@ -1,4 +1,4 @@
-"""The three ways to run a DVC experiment: each leaves a row of its own, comparable with the others."""
+"""The ways to run a DVC experiment: each leaves a whole row of its own, comparable with the others."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from pipeline.mlflow_rows import Row, Rows
 from pipeline.small_project import EPOCHS, Project, Reproduced
 
 pytestmark = pytest.mark.slow
-TEMP, QUEUED = "in-a-temporary-folder", "from-the-queue"
+TEMP, QUEUED, RESTORED = "in-a-temporary-folder", "from-the-queue", "all-of-it-known"
 LONGEST_WAIT = 90  # looks at the queue, each two seconds or more
 
 
 @dataclass(frozen=True)
 class Experiments:
-    """One experiment in the workspace (named by DVC), one with --temp, one with --queue."""
+    """One experiment in the workspace (named by DVC), one with --temp, two in a queue with two workers.
+
+    Of those one changes nothing, so that DVC restores all of it and runs no stage but `track`.
+    """
 
     project: Project
     workspace_name: str
@@ -32,13 +35,14 @@ class Experiments:
     rows: Rows
 
     def names(self) -> list[str]:
-        return [self.workspace_name, TEMP, QUEUED]
+        return [self.workspace_name, TEMP, QUEUED, RESTORED]
 
 
 @pytest.fixture(scope="module")
 def experiments(reproduced: Reproduced, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Experiments]:
     project = reproduced.project.copy_to(tmp_path_factory.mktemp("experiments") / "project")
     project.done("dvc", "exp", "run", "--queue", "--name", QUEUED, "-S", "stages.stage3.lr=0.0005")
+    project.done("dvc", "exp", "run", "--queue", "--name", RESTORED)
     _start_queue(project)  # works beside what follows
     project.done("dvc", "exp", "run", "-S", "lr=0.0003")
     in_temp = ("dvc", "exp", "run", "--temp", "--name", TEMP, "-S", "lr=0.001", "-S", "stages.stage3.lr=0.0007")
@@ -46,16 +50,21 @@ def experiments(reproduced: Reproduced, tmp_path_factory: pytest.TempPathFactory
     printed_after_kill = project.done(*in_temp)
     status = _wait_for_queue(project)
     shown = _shown(project)
-    (workspace_name,) = set(shown) - {TEMP, QUEUED}
+    (workspace_name,) = set(shown) - {TEMP, QUEUED, RESTORED}
     yield Experiments(project, workspace_name, shown, printed_after_kill, status, Rows(project))
     project.run("dvc", "queue", "stop", "--kill")
 
 
 def _start_queue(project: Project) -> None:
-    """Start the worker; it stays behind the command, so that its output is no pipe to wait for."""
+    """Start the workers; they stay behind the command, so that its output is no pipe to wait for."""
     quiet = subprocess.DEVNULL
     subprocess.run(
-        ["dvc", "queue", "start"], cwd=project.folder, env=project.environment, stdout=quiet, stderr=quiet, check=True
+        ["dvc", "queue", "start", "--jobs", "2"],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=quiet,
+        stderr=quiet,
+        check=True,
     )
 
 
@@ -103,7 +112,7 @@ def test_each_leaves_one_finished_row_in_the_main_folder(experiments: Experiment
 
 
 def test_each_row_says_what_was_set(experiments: Experiments) -> None:
-    workspace, temp, queued = (experiments.rows.named(name) for name in experiments.names())
+    workspace, temp, queued, _ = (experiments.rows.named(name) for name in experiments.names())
     assert workspace.run.data.params["lr"] == "0.0003"
     assert {child.data.params["lr"] for child in workspace.stages.values()} == {"0.0003"}
     for row, rate in ((temp, "0.0007"), (queued, "0.0005")):
@@ -134,7 +143,36 @@ def test_the_curves_are_each_experiments_own(experiments: Experiments) -> None:
     def losses(row: Row, stage: str) -> tuple[float, ...]:
         return tuple(experiments.rows.curve(row.stages[stage], "loss").values())
 
-    workspace, temp, queued = (experiments.rows.named(name) for name in experiments.names())
+    workspace, temp, queued, restored = (experiments.rows.named(name) for name in experiments.names())
     assert losses(temp, "stage1") == pytest.approx(losses(queued, "stage1"))  # the same training
     assert losses(workspace, "stage1") != pytest.approx(losses(temp, "stage1"))
-    assert len({losses(row, "stage3") for row in (workspace, temp, queued)}) == len(experiments.names())
+    assert len({losses(row, "stage3") for row in (workspace, temp, queued)}) == 3
+    for stage in STAGES:
+        assert losses(restored, stage) == losses(_baseline(experiments), stage)
+
+
+def _baseline(experiments: Experiments) -> Row:
+    (name,) = [run.info.run_name for run in experiments.rows.parents if run.info.run_name.startswith("repro-")]
+    return experiments.rows.named(name)
+
+
+def test_a_row_of_a_restored_experiment_lacks_nothing_that_its_first_run_has(experiments: Experiments) -> None:
+    first, restored = _baseline(experiments), experiments.rows.named(RESTORED)
+    for stage in STAGES:
+        assert restored.stages[stage].data.tags["fakeface.restored_from_cache"] == "true"
+        assert restored.stages[stage].data.params == first.stages[stage].data.params
+    assert restored.run.data.params == first.run.data.params
+    assert restored.run.data.metrics == pytest.approx(first.run.data.metrics)
+    names = [
+        {file.path for file in experiments.rows.client.list_artifacts(row.run.info.run_id, "evaluation")}
+        for row in (first, restored)
+    ]
+    assert names[0] == names[1]
+    listed = experiments.project.done("fakeface", "runs", RESTORED)
+    assert f"/runs/{restored.run.info.run_id}" in listed
+
+
+def test_each_experiments_model_is_in_the_registry(experiments: Experiments) -> None:
+    versions = experiments.rows.client.search_model_versions("name = 'fakeface'")
+    assert {version.tags["experiment"] for version in versions} >= set(experiments.names())
+    assert len({version.run_id for version in versions}) == len(versions) == len(experiments.names()) + 1

@@ -8,6 +8,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -300,6 +301,34 @@ def test_the_row_leads_to_the_bytes_that_made_it(reproduced: Reproduced, row: Ro
         of_stage = row.stages[stage]
         assert tags[f"checkpoint.{stage}.md5"] == outs[f"models/{stage}.h5"] == of_stage.data.tags["checkpoint.md5"]
         assert tags[f"fakeface.child.{stage}"] == of_stage.info.run_id
+
+
+LOAD = """
+import sys
+sys.modules["fakeface"] = None  # as on a machine without it
+import mlflow, numpy
+images = numpy.load(sys.argv[1])
+mlflow.pyfunc.load_model("models:/fakeface@champion").predict(images).to_csv(sys.argv[2], index=False)
+"""
+
+
+def test_a_champion_scores_without_fakeface_as_the_pipeline_does(copied: Project, reproduced: Reproduced) -> None:
+    copied.change_params({"promote.at_least": 0.3})
+    assert "now models:/fakeface@champion" in copied.done("fakeface", "promote")
+    store = f"sqlite:///{copied.folder / 'mlflow.db'}"
+    elsewhere = replace(copied, environment={**copied.environment, "MLFLOW_TRACKING_URI": store})
+    elsewhere.done("python", "-c", LOAD, "datasets/split/heldout/images.npy", "answers.csv")
+    with (copied.folder / "answers.csv").open(newline="") as file:
+        answers = list(csv.DictReader(file))
+    paths = [row["path"] for row in _table(reproduced, "datasets/split/heldout/manifest.csv")]
+    expected = {row["path"]: row for row in _table(reproduced, "reports/scores.csv") if row["set"] == "heldout"}
+    calibration = _checkpoint(reproduced, "stage3")["calibration"]
+    assert len(answers) == len(paths) == len(expected)
+    for path, answer in zip(paths, answers, strict=True):
+        score = float(answer["score"])
+        assert score == pytest.approx(float(expected[path]["stage3"]), abs=1e-3)
+        if not calibration["unsure_low"] <= score <= calibration["unsure_high"]:
+            assert answer["decision"] == ("fake" if score >= calibration["threshold"] else "real")
 
 
 def test_the_model_is_registered_with_all_that_its_user_needs(reproduced: Reproduced, rows: Rows, row: Row) -> None:

@@ -39,7 +39,7 @@ def promote(
     with alive.lock(private_folder(store.main) / "registry.lock"):
         version, champion = _version(store, chosen), _by_alias(store, CHAMPION)
         if champion and champion.version == version.version:
-            return Decision(True, (f"{_name(store, version)} is the champion already.",))
+            return Decision(True, (f"The candidate, {_name(store, version)}, is the champion already.",))
         contenders = [_contender(store, each) if each else None for each in (version, champion)]
         assert contenders[0] is not None
         decision = decide(contenders[0], contenders[1], gate.metric, gate.at_least, other_data=other_data)
