@@ -15,7 +15,7 @@ METRIC = "balanced_accuracy"
 
 def _contender(name: str, right: float, *, heldout: str = "a", shift: int = 0) -> Contender:
     """A model that calls a share `right` of each class rightly; the wrong images begin at `shift`."""
-    labels = np.arange(IMAGES, dtype=np.uint8) % 2
+    labels = (np.arange(IMAGES) % 2).astype(np.uint8)
     wrong = np.zeros(IMAGES, bool)
     wrong[shift : shift + round(IMAGES * (1 - right))] = True
     scores = np.where(labels.astype(bool) ^ wrong, 0.9, 0.1)

@@ -22,6 +22,7 @@ import pytest
 from fakeface import STAGES, tracking
 from fakeface.errors import UserError
 from fakeface.tracking.identity import identify
+from fakeface.tracking.ledger import known_row
 from fakeface.tracking.naming import LONGEST_NAME, LONGEST_VALUE, flat_metrics, flat_parameters
 from fakeface.tracking.reasons import reason
 
@@ -264,6 +265,21 @@ def test_a_repro_that_finds_nothing_to_do_makes_no_row(project: Path) -> None:
     assert len(_rows(project)) == 2 * len(before)
 
 
+def test_a_row_is_known_without_the_store_until_it_changes(project: Path) -> None:
+    _write_histories(project, *STAGES)
+    found = tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING)
+    assert found is not None
+    assert known_row(project, found.result, NOTHING) == found
+    assert known_row(project, "another result", NOTHING) is None
+    assert known_row(project, found.result, {"DVC_EXP_NAME": "wants a row of its own"}) is None
+    _train(project, "stage1")
+    assert known_row(project, found.result, NOTHING) is None  # its row is open again
+    again = tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING)
+    assert again == found == known_row(project, found.result, NOTHING)
+    _client(project).delete_run(found.run_id)
+    assert known_row(project, found.result, NOTHING) is None
+
+
 PIPELINE = """
 stages:
   train_stage1:
@@ -405,6 +421,18 @@ def test_what_a_server_that_is_away_misses_is_delivered_later(
     kept = project / "mlartifacts" / rows["away/stage1"].info.run_id / "artifacts" / "tables" / "table.csv"
     assert kept.read_text() == "a table"
     assert list((project / ".fakeface" / "undelivered").iterdir()) == []
+
+
+def test_a_result_waits_once_for_a_server_that_is_away(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    _write_histories(project, *STAGES)
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    for _ in range(2):
+        assert tracking.log_evaluation(project, PARAMETERS, _result(project), environ=away) is None
+    assert len(list((project / ".fakeface" / "undelivered").glob("*.json"))) == 1
+    assert tracking.deliver(project, NOTHING) == 0
+    (parent,) = [row for name, row in _rows(project).items() if "/" not in name]
+    assert (parent.info.status, parent.data.metrics["generalization_accuracy"]) == ("FINISHED", 0.81)
 
 
 @pytest.fixture

@@ -78,6 +78,10 @@ def test_a_second_time_runs_nothing(reproduced: Reproduced) -> None:
     printed = reproduced.project.done("dvc", "repro")
     assert re.findall("Running stage '(.+)'", printed) == ["track"]
     assert "Nothing new for MLflow" in printed
+    look = "import runpy, sys; runpy.run_path('pipeline/track.py', run_name='__main__'); print(sorted(sys.modules))"
+    loaded = reproduced.project.done("python", "-c", look)
+    assert "'fakeface.tracking.ledger'" in loaded
+    assert "'mlflow'" not in loaded  # which takes seconds to load
     assert reproduced.project.outputs() == before
 
 
