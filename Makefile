@@ -1,4 +1,4 @@
-# make repro | test | ui | bench | sample | help. Everything runs in .venv, made from the hashed requirements on first use.
+# `make help` lists all commands. Everything runs in .venv, made from the hashed requirements on first use.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
@@ -7,6 +7,7 @@ RECIPE ?=
 SET ?=
 GPU ?=
 PORT ?= 5000
+BASE ?= HEAD
 
 build := $(if $(GPU),gpu,$(if $(wildcard .venv/.installed-gpu),gpu,cpu))
 stamp := .venv/.installed-$(build)
@@ -17,7 +18,7 @@ export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro test ui bench setup requirements sample
+.PHONY: help repro compare test ui bench setup requirements sample
 
 help: ## What each command does
 	@printf 'usage: make COMMAND [NAME=value …]\n\n'
@@ -32,6 +33,9 @@ $(stamp): requirements/$(build).txt pyproject.toml tools/make_venv.sh
 
 repro: $(stamp) ## Run the whole pipeline, then show the result; again: only what changed
 	@$(in_venv) DATA="$(DATA)" RECIPE="$(RECIPE)" SET="$(SET)" tools/repro.sh
+
+compare: $(stamp) ## Run the pipeline on BASE=COMMIT and on the files as they are; print both results as Markdown
+	@$(in_venv) tools/compare_with.sh "$(BASE)"
 
 test: $(stamp) ## Lint, types and tests
 	@$(in_venv) ruff check .

@@ -5,7 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 fakeface check
 if [ -z "$DATA$RECIPE$SET" ]; then
+  before=$(sha256sum dvc.lock 2>/dev/null || true)
   dvc repro
+  if [ "$before" = "$(sha256sum dvc.lock)" ]; then echo "Nothing has changed since the last time; this is its result:"; fi
 else
   overrides=(-S "recipe=${RECIPE:-default}")
   if [ -n "$DATA" ]; then

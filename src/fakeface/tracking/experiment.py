@@ -36,7 +36,9 @@ def record_experiment(project_root: Path, environ: Mapping[str, str] = os.enviro
         return f"Nothing new for MLflow: its row '{row.name}' has this result ({row.address})."
     row = _complete(project_root, of_result, environ)
     if row is None:
-        return "The result waits in .fakeface/undelivered for the tracking store; `fakeface deliver` sends it."
+        return (
+            "MLflow has not taken the result yet: it waits in .fakeface/undelivered, and `fakeface deliver` sends it."
+        )
     return f"MLflow's row '{row.name}' is complete: {row.address}"
 
 
