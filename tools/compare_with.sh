@@ -21,7 +21,7 @@ dvc repro >&2
 git fetch --quiet "$folder/base" HEAD
 echo "Result on the held-out images: $(git rev-parse --short "$commit") against the present files"
 echo
-dvc metrics diff --md --all --precision 3 FETCH_HEAD | awk '
+dvc metrics diff --md --all --precision 3 FETCH_HEAD | sed '1s/FETCH_HEAD/before    /; 1s/workspace/after    /' | awk '
   NR <= 2 ||
   / (generalization|macro)\.(accuracy|balanced_accuracy|roc_auc|loss|ece) / ||
   / sources\.[^ .]+\.accuracy / ||
