@@ -174,7 +174,8 @@ class MlflowStore:
         told = {name: str(timing[name]) for name in ("device", "precision") if name in timing}
         self._add_parameters(child, result["stage_parameters"][stage])
         self._set_tags(child, {**told, RESTORED: "true"})
-        points = [*result["histories"][stage], *([(0, {"seconds": timing["seconds"]})] if timing else [])]
+        speed = {name: timing[name] for name in ("seconds", "images_per_second") if name in timing}
+        points = [*result["histories"][stage], (0, speed)]
         for step, numbers in points:
             self._add_metrics(child, numbers, step, event.time_ms)
             mirrored = {f"{stage}/{name}": value for name, value in numbers.items()}
