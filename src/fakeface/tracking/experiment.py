@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT = Path(f"models/{STAGES[-1]}.h5")
 _REPORTS = Path("reports")
+_DATA_PAGES = ("audit.html", "audit.json", "split.json", "rejected.csv")
 
 
 def record_experiment(project_root: Path, environ: Mapping[str, str] = os.environ) -> str:
@@ -72,6 +73,7 @@ def _complete(project_root: Path, of_result: str, environ: Mapping[str, str]) ->
     result = Result(
         metrics=metrics,
         files=tuple(_shown(project_root)[1:]),
+        data_files=tuple(_REPORTS / "data" / name for name in _DATA_PAGES),
         stage_parameters={stage: parameters | params.stage_settings(stage).model_dump() for stage in STAGES},
         stage_tags=dvc_lock.stage_tags(hashes),
         detector=_detector(project_root, params, metrics, hashes),

@@ -155,8 +155,8 @@ class MlflowStore:
             self._complete_stage(event, experiment, stage)
         self._add_metrics(parent, result["metrics"], 0, event.time_ms, replace=True)
         checkpoint = Path(files.pop(0)) if result["detector"] else None
-        for path in files:
-            self.client.log_artifact(parent, path, "evaluation")
+        for path, folder in zip(files, result["folders"], strict=True):
+            self.client.log_artifact(parent, path, folder)
         if checkpoint:
             self._add_detector(parent, experiment.name, checkpoint, result)
         self._set_tags(parent, {RESULT: result["digest"], EVALUATED: "true"})

@@ -31,14 +31,16 @@ class Detector:
 class Result:
     """An evaluation and the trainings before it.
 
-    `metrics` is metrics.json (nested), `files` are its pictures and tables, `history_folder` holds each `stageN.csv`
-    and `timing_folder` each `stageN.json` (paths relative to the project's root), `stage_parameters` say for each stage
-    what held in it (nested; by default the experiment's parameters), `stage_tags` what tells its row from others.
-    `digest` stands for all of it; by default it is that of parameters and files.
+    `metrics` is metrics.json (nested), `files` are its pictures and tables, `data_files` tell of the data,
+    `history_folder` holds each `stageN.csv` and `timing_folder` each `stageN.json` (paths relative to the project's
+    root), `stage_parameters` say for each stage what held in it (nested; by default the experiment's parameters),
+    `stage_tags` what tells its row from others. `digest` stands for all of it; by default it is that of parameters and
+    files.
     """
 
     metrics: Mapping[str, Any]
     files: tuple[Path, ...] = ()
+    data_files: tuple[Path, ...] = ()
     history_folder: Path = Path("reports/history")
     timing_folder: Path = Path("reports/timing")
     stage_parameters: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

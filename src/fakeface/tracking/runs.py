@@ -81,12 +81,14 @@ class Run:
             whole = Path(folder) / "metrics.json"
             whole.write_text(json.dumps(result.metrics, indent=2, ensure_ascii=False, default=str), encoding="utf-8")
             files = present([whole, *(self.project_root / path for path in result.files)])
+            of_data = present(self.project_root / path for path in result.data_files)
             of_result = result.digest or digest(self.parameters, files)
-            whose = {"tags": dict(tags), "digest": of_result}
+            folders = ["evaluation"] * len(files) + ["data"] * len(of_data)
+            whose = {"tags": dict(tags), "digest": of_result, "folders": folders}
             payload = result.as_payload(self.project_root, self.parameters) | whose
             checkpoint = (str((self.project_root / result.detector.checkpoint).resolve()),) if result.detector else ()
             if not self.recorder.waits("result", self.experiment.key, of_result):
-                self._record("result", payload, (*checkpoint, *files))
+                self._record("result", payload, (*checkpoint, *files, *of_data))
         return Ledger(self.recorder.main, self.recorder.store.uri).find(self.experiment, of_result)
 
     def take_place(self, environ: Mapping[str, str]) -> None:
