@@ -32,15 +32,24 @@ class Detector(PythonModel):  # type: ignore[misc, unused-ignore]
 
         path = context.artifacts["checkpoint"]
         with h5py.File(path, "r") as file:
-            self.calibration = json.loads(file.attrs["fakeface"])["calibration"]
-        self.network = tf.keras.models.load_model(path, compile=False)
+            facts = json.loads(file.attrs["fakeface"])
+        self.calibration = facts["calibration"]
+        self.views = (1, -1) if facts["mirrored_view"] else (1,)  # steps from column to column
+        network = tf.keras.models.load_model(path, compile=False)
+        self.to_logits = tf.keras.Model(network.input, network.get_layer("logits").output)
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Images (N, size, size, 3) RGB in 0..255 → N rows: `score`, P(fake), and `decision`, fake, real or unsure."""
         batches = [model_input[start : start + _BATCH] for start in range(0, len(model_input), _BATCH)]
-        raw = [np.asarray(self.network.predict_on_batch(np.asarray(each, np.float32)))[:, 1] for each in batches]
+        raw = [self._raw(np.asarray(each, np.float32)) for each in batches]
         scores = self._calibrated(np.concatenate(raw) if raw else np.empty(0))
         return pd.DataFrame({"score": scores, "decision": self._decisions(scores)})
+
+    def _raw(self, images: Any) -> Any:
+        """P(fake) of the views' mean logits, as `models.with_mirrored_view` has it."""
+        views = [np.asarray(self.to_logits.predict_on_batch(images[:, :, ::step]), np.float64) for step in self.views]
+        real, fake = np.mean(views, axis=0).T
+        return 1 / (1 + np.exp(real - fake))
 
     def _calibrated(self, raw: Any) -> Any:
         clipped = np.clip(np.asarray(raw, np.float64), _CLIP, 1 - _CLIP)
