@@ -32,6 +32,7 @@ def model_card(metrics: Mapping[str, Any], split: Mapping[str, Any], facts: Chec
             f"Input: RGB images of {facts.image_size}×{facts.image_size} pixels, uint8, (N, {facts.image_size}, "
             f"{facts.image_size}, 3). Output: `score`, the calibrated probability of fake, and `decision`.",
             "",
+            *_reencoding(facts),
             "## Results on held-out sources",
             "",
             *_overall(metrics["generalization"]),
@@ -56,6 +57,17 @@ def model_card(metrics: Mapping[str, Any], split: Mapping[str, Any], facts: Chec
 
 def _note(note: str | None) -> list[str]:
     return [f"**Trained on the {note}: its scores mean nothing on other images.**", ""] if note else []
+
+
+def _reencoding(facts: CheckpointFacts) -> list[str]:
+    if facts.reencoding is None:
+        return []
+    size, quality = facts.reencoding.size, facts.reencoding.quality
+    return [
+        f"Before that, every image must be brought to {size}×{size} pixels and saved as JPEG of quality {quality}, as "
+        "the images of the training were; `fakeface predict` does so, the bare model does not.",
+        "",
+    ]
 
 
 def _overall(overall: Mapping[str, Any]) -> list[str]:

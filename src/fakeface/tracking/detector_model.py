@@ -1,7 +1,8 @@
 """The detector as MLflow serves it: images in, calibrated scores and decisions out.
 
 MLflow keeps a copy of this very file beside the checkpoint, and runs it where fakeface is not installed: it imports
-nothing of ours, and says in its own words what `Calibration.apply` and `predict.decision` say.
+nothing of ours, and says in its own words what `models.with_mirrored_view`, `Calibration.apply` and
+`predict.decision` say.
 """
 
 from __future__ import annotations
@@ -34,22 +35,15 @@ class Detector(PythonModel):  # type: ignore[misc, unused-ignore]
         with h5py.File(path, "r") as file:
             facts = json.loads(file.attrs["fakeface"])
         self.calibration = facts["calibration"]
-        self.views = (1, -1) if facts["mirrored_view"] else (1,)  # steps from column to column
         network = tf.keras.models.load_model(path, compile=False)
-        self.to_logits = tf.keras.Model(network.input, network.get_layer("logits").output)
+        self.network = _with_mirrored_view(network) if facts.get("mirrored_view") else network
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Images (N, size, size, 3) RGB in 0..255 → N rows: `score`, P(fake), and `decision`, fake, real or unsure."""
         batches = [model_input[start : start + _BATCH] for start in range(0, len(model_input), _BATCH)]
-        raw = [self._raw(np.asarray(each, np.float32)) for each in batches]
+        raw = [np.asarray(self.network.predict_on_batch(np.asarray(each, np.float32)))[:, 1] for each in batches]
         scores = self._calibrated(np.concatenate(raw) if raw else np.empty(0))
         return pd.DataFrame({"score": scores, "decision": self._decisions(scores)})
-
-    def _raw(self, images: Any) -> Any:
-        """P(fake) of the views' mean logits, as `models.with_mirrored_view` has it."""
-        views = [np.asarray(self.to_logits.predict_on_batch(images[:, :, ::step]), np.float64) for step in self.views]
-        real, fake = np.mean(views, axis=0).T
-        return 1 / (1 + np.exp(real - fake))
 
     def _calibrated(self, raw: Any) -> Any:
         clipped = np.clip(np.asarray(raw, np.float64), _CLIP, 1 - _CLIP)
@@ -60,6 +54,17 @@ class Detector(PythonModel):  # type: ignore[misc, unused-ignore]
         low, high = self.calibration["unsure_low"], self.calibration["unsure_high"]
         answers = np.where(scores >= self.calibration["threshold"], "fake", "real")
         return np.where((low < high) & (scores >= low) & (scores <= high), "unsure", answers)
+
+
+def _with_mirrored_view(network: Any) -> Any:
+    """The softmax of the mean logits of an image and its mirror image."""
+    import tensorflow as tf
+
+    images = tf.keras.Input(network.input_shape[1:], dtype="float32")
+    to_logits = tf.keras.Model(network.input, network.get_layer("logits").output)
+    views = [to_logits(images), to_logits(tf.reverse(images, axis=[2]))]
+    logits = tf.keras.layers.Average(dtype="float32")(views)
+    return tf.keras.Model(images, tf.keras.layers.Activation("softmax", dtype="float32")(logits))
 
 
 set_model(Detector())
