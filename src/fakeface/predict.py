@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 import numpy as np
@@ -17,6 +21,15 @@ from fakeface.errors import UserError
 from fakeface.image_files import list_images
 from fakeface.images import Crop, RejectedImage, read_image
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+Image: TypeAlias = npt.NDArray[np.uint8]
+
+BATCH_SIZE = 32  # images the network gets at once; larger ones gain nothing on a processor (benchmarks/RESULTS.md)
+READ_AHEAD = 2  # batches decoded, or being decoded, while the network works on one
+MOST_READERS = 4  # threads that decode; each may hold one picture in full size
+
 
 def decision(calibration: Calibration, score: float) -> str:
     """Return `fake`, `real`, or `unsure` inside the band that validation images gave."""
@@ -25,7 +38,7 @@ def decision(calibration: Calibration, score: float) -> str:
     return "fake" if score >= calibration.threshold else "real"
 
 
-def print_predictions(paths: Sequence[Path], checkpoint: Path, crop: Crop, batch_size: int = 32) -> int:
+def print_predictions(paths: Sequence[Path], checkpoint: Path, crop: Crop) -> int:
     """Print `path,score,decision` for every image file named or found in a folder named; return the exit code.
 
     An image that cannot be used is named with its reason on stderr, and makes the code 2.
@@ -46,26 +59,58 @@ def print_predictions(paths: Sequence[Path], checkpoint: Path, crop: Crop, batch
         )
     rows = csv.writer(sys.stdout, lineterminator="\n")
     rows.writerow(("path", "score", "decision"))
-    for start in range(0, len(files), batch_size):
-        batch = files[start : start + batch_size]
-        decoded = [(file, _read_or_say(file, facts, crop)) for file in batch]
-        usable = [(file, image) for file, image in decoded if image is not None]
-        refused += len(batch) - len(usable)
-        if usable:
-            images = np.stack([image for _, image in usable]).astype(np.float32)
-            scores = facts.calibration.apply(np.asarray(model.predict_on_batch(images))[:, 1]).tolist()
-            for (file, _), score in zip(usable, scores, strict=True):
-                rows.writerow((file, f"{score:.4f}", decision(facts.calibration, score)))
+    for file, score in score_files(files, model, facts, crop):
+        if isinstance(score, str):
+            click.echo(f"fakeface: {file}: {score}; it has no score.", err=True)
+            refused += 1
+        else:
+            rows.writerow((file, f"{score:.4f}", decision(facts.calibration, score)))
     return 2 if refused else 0
 
 
-def _read_or_say(file: Path, facts: CheckpointFacts, crop: Crop) -> npt.NDArray[np.uint8] | None:
+def score_files(
+    files: Sequence[Path], model: tf.keras.Model, facts: CheckpointFacts, crop: Crop, batch_size: int = BATCH_SIZE
+) -> Iterator[tuple[Path, float | str]]:
+    """Yield each file in its order with its calibrated score in [0, 1], or with the reason why it has none.
+
+    Threads decode the batches ahead while the network works on one, so at most READ_AHEAD + 1 batches are in memory.
+    """
+    for batch in _decoded_ahead(files, facts, crop, batch_size):
+        images = [image for _, image in batch if not isinstance(image, str)]
+        scores = iter(_scores(images, model, facts))
+        for file, image in batch:
+            yield file, image if isinstance(image, str) else next(scores)
+
+
+def _scores(images: Sequence[Image], model: tf.keras.Model, facts: CheckpointFacts) -> list[float]:
+    if not images:
+        return []
+    raw = np.asarray(model.predict_on_batch(np.stack(images).astype(np.float32)))[:, 1]
+    scores: list[float] = facts.calibration.apply(raw).tolist()
+    return scores
+
+
+def _decoded_ahead(
+    files: Sequence[Path], facts: CheckpointFacts, crop: Crop, batch_size: int
+) -> Iterator[list[tuple[Path, Image | str]]]:
+    waiting: deque[list[tuple[Path, Future[Image | str]]]] = deque()
+    with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as readers:
+        for start in range(0, len(files), batch_size):
+            batch = files[start : start + batch_size]
+            waiting.append([(file, readers.submit(_image_or_reason, file, facts, crop)) for file in batch])
+            if len(waiting) > READ_AHEAD:
+                yield [(file, image.result()) for file, image in waiting.popleft()]
+        while waiting:
+            yield [(file, image.result()) for file, image in waiting.popleft()]
+
+
+def _image_or_reason(file: Path, facts: CheckpointFacts, crop: Crop) -> Image | str:
     try:
         return read_image(file, facts.image_size, crop, reencoding=facts.reencoding)
-    except (RejectedImage, OSError) as error:
-        reason = error.reason if isinstance(error, RejectedImage) else error.strerror
-        click.echo(f"fakeface: {file}: {reason}; it has no score.", err=True)
-        return None
+    except RejectedImage as error:
+        return error.reason
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _image_files(path: Path) -> tuple[list[Path], int]:
