@@ -46,8 +46,8 @@ test: $(stamp) ## Lint, types and tests
 ui: $(stamp) ## Compare runs in MLflow's page (PORT=5000)
 	@$(in_venv) fakeface ui --port $(PORT)
 
-bench: $(stamp) ## Measure this machine, as benchmarks/RESULTS.md tells
-	@$(in_venv) python benchmarks/training_step.py
+bench: $(stamp) ## Measure this machine against the targets; see benchmarks/RESULTS.md
+	@$(in_venv) python -m benchmarks $(if $(DATA),--data "$(DATA)")
 
 sample: $(stamp) ## Draw the synthetic sample anew, byte for byte
 	@$(in_venv) python -m tools.make_sample --out sample

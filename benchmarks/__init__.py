@@ -1,0 +1,1 @@
+"""What this machine does with fakeface, against targets: one module a claim, each callable alone."""

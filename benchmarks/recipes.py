@@ -1,0 +1,90 @@
+"""Target 6: what the default recipe costs in processor time, against the seed's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import accumulate
+from pathlib import Path
+
+import click
+
+from benchmarks import ours
+from benchmarks.command import DATA, ROUNDS, part
+from benchmarks.faces import ROOT, faces
+from benchmarks.table import Row
+from benchmarks.turns import Job, take_turns
+from fakeface import STAGES
+from fakeface.image_files import list_images
+from fakeface.params import load_params
+
+RECIPES = ("default", "seed")
+_IMAGES = click.option("--images", type=click.IntRange(64), default=128, show_default=True, help="Trained on a turn.")
+
+
+@part("recipes", DATA, ROUNDS, _IMAGES)
+def main(data: Path, rounds: int, images: int) -> list[Row]:
+    """Processor time of both recipes: trained images by params.yaml on this folder's split × a training step's cost."""
+    with faces(data, 1024) as laid_out:
+        jobs = {recipe: Job(ours.train, (laid_out.store, recipe, images)) for recipe in RECIPES}
+        speeds = take_turns(jobs, rounds)
+    counts = training_images(data)
+    steps = {recipe: sum(trained_images(recipe, counts).values()) for recipe in RECIPES}
+    hours = {recipe: steps[recipe] * speeds[recipe].processor_ms / 3.6e6 for recipe in RECIPES}
+    mine, theirs = speeds["default"], speeds["seed"]
+    return [
+        Row(
+            "6 the default recipe, processor time in all",
+            1,
+            hours["default"] / hours["seed"],
+            "×",
+            at_most=True,
+            how=f"{steps['default']:,} images × {mine.processor_ms:.1f} ms = {hours['default']:.2f} h against "
+            f"{steps['seed']:,} × {theirs.processor_ms:.1f} ms = {hours['seed']:.2f} h; validation not counted",
+        ),
+        Row(
+            "6 the default recipe, processor time an image",
+            1,
+            mine.processor_ms / theirs.processor_ms,
+            "×",
+            at_most=True,
+            how=f"{mine.per_second:.1f} images/s against {theirs.per_second:.1f}",
+        ),
+    ]
+
+
+def training_images(data: Path) -> dict[str, float]:
+    """Return how many images of a folder each stage trains on, by the first profile whose sources it holds.
+
+    Before near duplicates are kept together; a folder that no profile fits is shared out equally.
+    """
+    settings = load_params(ROOT / "params.yaml").data
+    names = list_images(data).images
+    for profile in settings.profiles.values():
+        folders = {name: source.folder or name for name, source in profile.sources.items()}
+        if any(source.collection for source in profile.sources.values()):
+            continue
+        if all((data / folder).is_dir() for folder in folders.values()):
+            here = {name: sum(path.startswith(f"{folder}/") for path in names) for name, folder in folders.items()}
+            shares = {name: dict[str, float](source.use) for name, source in profile.sources.items()}
+            return {
+                stage: settings.split.train * sum(here[name] * shares[name].get(stage, 0) for name in here)
+                for stage in STAGES
+            }
+    return dict.fromkeys(STAGES, settings.split.train * len(names) / len(STAGES))
+
+
+def trained_images(recipe: str, counts: Mapping[str, float]) -> dict[str, int]:
+    """Return how many images each stage's steps take in all, from each stage's own number of training images."""
+    params = ours.params_of(recipe)
+    seen = dict(zip(STAGES, accumulate(counts[stage] for stage in STAGES), strict=True))
+    pool = seen if params.chosen_recipe().replay else counts
+    trained = {}
+    for stage in STAGES:
+        settings = params.stage_settings(stage)
+        steps = settings.steps_per_epoch or max(1, int(pool[stage]) // settings.batch_size)
+        trained[stage] = steps * settings.batch_size * settings.epochs
+    return trained
+
+
+if __name__ == "__main__":
+    main()
