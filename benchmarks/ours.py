@@ -71,9 +71,10 @@ def read(turns: Turns, store: Path, recipe: str, stage: str, images: int, fast: 
     prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
     steps = params.chosen_recipe().augmentation_steps(stage)
     batches, _, size = _batches(params, stage, store, on_opencv(steps) if fast else steps)
-    following, count = iter(batches), max(1, images // size)
+    count = max(1, images // size)
     goes_on = turns.begin()
     while goes_on:
+        following = iter(batches)  # a fresh one: what an old one has read ahead was made before this turn
         for _ in range(count):
             next(following)
         goes_on = turns.end(count * size)

@@ -59,5 +59,4 @@ def _weighted(model: Any) -> list[Any]:
 
 def _flops(layer: Any) -> int:
     kernel = layer.kernel if hasattr(layer, "kernel") else layer.depthwise_kernel
-    places = prod(layer.output_shape[1:-1])
-    return 2 * int(prod(kernel.shape.as_list())) * places
+    return 2 * int(prod(kernel.shape.as_list()) * prod(layer.output_shape[1:-1]))

@@ -19,7 +19,7 @@ from PIL import Image
 from benchmarks.faces import ROOT, SAMPLE
 
 LEFT_OUT = ("sample", "tests", "docs", "benchmarks", "dvc.lock", "data.dvc")
-IMAGES, SIDE = 20, 40  # pictures a source, their pixels a side
+IMAGES, SIDE = 30, 40  # pictures a source, their pixels a side
 
 
 class Ended(NamedTuple):
@@ -78,7 +78,14 @@ def tiny_project() -> Iterator[Project]:
                 copy.write_bytes((ROOT / name).read_bytes())
         _draw_pictures(project.folder / "data")
         project.change_params(
-            {"image_size": 32, "batch_size": 8, "epochs": 1, "steps_per_epoch": 2, "validation_steps": 1}
+            {
+                "image_size": 32,
+                "batch_size": 8,
+                "epochs": 1,
+                "steps_per_epoch": 2,
+                "validation_steps": 1,
+                "data.split": {"train": 0.6, "valid": 0.2, "test": 0.2},  # so that no part of so few images is empty
+            }
         )
         for command in ("init --quiet", "add --all", "commit --quiet --message start"):
             project.run("git", *command.split())

@@ -65,7 +65,10 @@ def training_images(data: Path) -> dict[str, float]:
             continue
         if all((data / folder).is_dir() for folder in folders.values()):
             here = {name: sum(path.startswith(f"{folder}/") for path in names) for name, folder in folders.items()}
-            shares = {name: dict[str, float](source.use) for name, source in profile.sources.items()}
+            shares = {
+                name: {str(role): share for role, share in source.use.items()}
+                for name, source in profile.sources.items()
+            }
             return {
                 stage: settings.split.train * sum(here[name] * shares[name].get(stage, 0) for name in here)
                 for stage in STAGES
