@@ -33,10 +33,11 @@ def main(data: Path, only: tuple[str, ...], results: Path) -> None:
     with one_sentence_errors():
         began = time.perf_counter()
         rows = [row for part in only or PARTS for row in rows_of(part, data)]
-        facts = machine_facts(data, time.perf_counter() - began)
-        click.echo(f"{markdown(rows)}\n\n{facts}")
+        section = f"{markdown(rows)}\n\n{'' if only else profile()}"
+        section += machine_facts(data, time.perf_counter() - began)
+        click.echo(section)
         if not only:
-            put_into(results, f"{markdown(rows)}\n\n{facts}")
+            put_into(results, section)
         if any(row.measured is None for row in rows):
             raise UserError("A measurement failed; what it said stands above.")
 
@@ -52,6 +53,15 @@ def rows_of(part: str, data: Path) -> list[Row]:
         if subprocess.run(command, cwd=ROOT, check=False).returncode or not into.is_file():
             return [Row(f"{part} (no result)", 1, None, "×")]
         return [Row(**fields) for fields in json.loads(into.read_text(encoding="utf-8"))]
+
+
+def profile() -> str:
+    """Return the shares of a training step of the seed's network by kind of operation, as a table."""
+    click.echo("breakdown …", err=True)
+    command = [sys.executable, "-m", "benchmarks.breakdown"]
+    result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+    lines = result.stdout if not result.returncode else "| failed | | |\n"
+    return f"| a training step of the seed's network | share | in operations |\n| --- | --- | --- |\n{lines}\n"
 
 
 def machine_facts(data: Path, seconds: float) -> str:

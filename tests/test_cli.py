@@ -99,6 +99,25 @@ def test_predict_names_an_image_it_cannot_use(checkpoint: Path, tmp_path: Path) 
     assert len(result.stdout.splitlines()) == 2
 
 
+def test_files_decoded_side_by_side_keep_their_order_scores_and_reasons(checkpoint: Path, tmp_path: Path) -> None:
+    from fakeface.checkpoints import load_checkpoint
+    from fakeface.images import Crop
+    from fakeface.predict import score_files
+
+    files = [tmp_path / f"{number}.png" for number in range(9)]
+    for number, file in enumerate(files):
+        save_picture(file, number)
+    files[2].write_text("<html>please log in</html>")
+    files[5].unlink()
+    model, facts = load_checkpoint(checkpoint)
+    alone = [next(score_files([file], model, facts, Crop.parse("centre"))) for file in files]
+    together = list(score_files(files, model, facts, Crop.parse("centre"), batch_size=2))
+    assert [file for file, _ in together] == files
+    assert {number for number, (_, score) in enumerate(together) if isinstance(score, str)} == {2, 5}
+    for (_, one), (_, other) in zip(alone, together, strict=True):
+        assert one == (other if isinstance(other, str) else pytest.approx(other, abs=1e-5))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
