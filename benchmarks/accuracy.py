@@ -15,7 +15,7 @@ from benchmarks.table import Row
 from benchmarks.turns import run_apart
 
 SIZE, BATCH, SEEDS = 64, 32, (1, 2, 3)
-_STEPS = click.option("--steps", type=click.IntRange(8), default=24, show_default=True, help="Steps of 32 images.")
+_STEPS = click.option("--steps", type=click.IntRange(8), default=18, show_default=True, help="Steps of 32 images.")
 
 
 @part("accuracy", DATA, _STEPS)

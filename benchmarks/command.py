@@ -20,7 +20,7 @@ DATA = click.option(
     default=SAMPLE,
     help="A folder with JPEGs; default: the synthetic sample.",
 )
-ROUNDS = click.option("--rounds", type=click.IntRange(1), default=3, show_default=True, help="Turns that count.")
+ROUNDS = click.option("--rounds", type=click.IntRange(1), default=2, show_default=True, help="Turns that count.")
 
 
 def part(name: str, *options: Callable[..., Any]) -> Callable[[Callable[..., Sequence[Row]]], click.Command]:

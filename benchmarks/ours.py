@@ -85,6 +85,7 @@ def predict(turns: Turns, folder: Path, recipe: str) -> None:
     from fakeface.checkpoints import CheckpointFacts
     from fakeface.device import prepare_tensorflow
     from fakeface.images import Crop
+    from fakeface.models import with_mirrored_view
     from fakeface.predict import score_files
 
     params = params_of(recipe)
@@ -96,11 +97,13 @@ def predict(turns: Turns, folder: Path, recipe: str) -> None:
         network=chosen.network,
         image_size=params.image_size,
         batch_norm_momentum=chosen.batch_norm_momentum,
+        mirrored_view=chosen.mirrored_view,
         precision=device.precision,
         note=None,
         calibration=Calibration(),
     )
     model, files = fresh_network(params), sorted(folder.rglob("*.jpg"))
+    model = with_mirrored_view(model) if chosen.mirrored_view else model
     goes_on = turns.begin()
     while goes_on:
         scored = sum(isinstance(score, float) for _, score in score_files(files, model, facts, Crop(1)))

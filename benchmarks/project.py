@@ -84,6 +84,8 @@ def tiny_project() -> Iterator[Project]:
                 "epochs": 1,
                 "steps_per_epoch": 2,
                 "validation_steps": 1,
+                "evaluate.bootstrap": 50,
+                "evaluate.robustness_images": 2,
                 "data.split": {"train": 0.6, "valid": 0.2, "test": 0.2},  # so that no part of so few images is empty
             }
         )

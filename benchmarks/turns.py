@@ -69,7 +69,7 @@ class Job:
 
 
 class Speed(NamedTuple):
-    """Medians over the turns: amount a second of wall clock, and milliseconds of processor time for one."""
+    """Means over the turns: amount a second of wall clock, and milliseconds of processor time for one."""
 
     per_second: float
     processor_ms: float
@@ -91,8 +91,8 @@ def take_turns(jobs: Mapping[str, Job], rounds: int) -> dict[str, Speed]:
 
 def _speed(turns: Sequence[Turn]) -> Speed:
     return Speed(
-        statistics.median(turn.amount / turn.wall for turn in turns),
-        statistics.median(1000 * turn.processor / turn.amount for turn in turns),
+        statistics.fmean(turn.amount / turn.wall for turn in turns),
+        statistics.fmean(1000 * turn.processor / turn.amount for turn in turns),
     )
 
 
