@@ -140,7 +140,12 @@ def test_a_few_images_fewer_than_asked_for_are_told(root: Path, tmp_path: Path) 
 
 
 def test_one_percent_more_moves_nothing_and_decodes_little(root: Path, tmp_path: Path) -> None:
+    def pixels() -> dict[str, bytes]:
+        stores = [open_store(tmp_path / "split" / role) for role in ROLES]
+        return {path: image.tobytes() for one in stores for path, image in zip(one.paths, one.images, strict=True)}
+
     run(root, tmp_path)
+    images = pixels()
     before = {row["path"]: (role, row["part"]) for role, rows in manifests(tmp_path).items() for row in rows}
     decoded = len((tmp_path / "decoded" / "index.csv").read_text().splitlines())
     fill_folder(root / "machine", [500, 501])
@@ -148,6 +153,7 @@ def test_one_percent_more_moves_nothing_and_decodes_little(root: Path, tmp_path:
     after = {row["path"]: (role, row["part"]) for role, rows in manifests(tmp_path).items() for row in rows}
     assert before.items() <= after.items()
     assert len(after) == len(before) + 2
+    assert images.items() <= pixels().items()
     assert len((tmp_path / "decoded" / "index.csv").read_text().splitlines()) == decoded + 2
 
 

@@ -43,7 +43,7 @@ def decode(files: Sequence[RawFile], tmp_path: Path, **changes: object) -> tuple
 
 
 def pixels(images: DecodedImages) -> npt.NDArray[np.uint8]:
-    return np.concatenate(list(images.blocks(range(len(images.files)), count=3)))
+    return np.concatenate(list(images.blocks(range(len(images.files)))))
 
 
 def decoded_rows(tmp_path: Path) -> int:
@@ -117,7 +117,28 @@ class TestDecoding:
         with (tmp_path / "decoded" / "images.bin").open("r+b") as file:
             file.seek(SIZE * SIZE * 3 + 100)
             file.write(b"\xff\x00\xff\x00")
-        np.testing.assert_array_equal(pixels(decode(files, tmp_path)[0]), before)
+        for _ in range(2):
+            np.testing.assert_array_equal(pixels(decode(files, tmp_path)[0]), before)
+            (tmp_path / "raw" / files[1].path).unlink(
+                missing_ok=True
+            )  # the row is whole again, and asks for it no more
+
+    def test_a_damaged_row_of_a_file_that_changed_is_told(self, tmp_path: Path) -> None:
+        files = put_pictures(tmp_path / "raw", range(3))
+        images, _ = decode(files, tmp_path)
+        (tmp_path / "decoded" / "images.bin").write_bytes(bytes(3 * SIZE * SIZE * 3))
+        (tmp_path / "raw" / files[2].path).write_bytes(picture_bytes(9))
+        with pytest.raises(UserError, match=r"1 files .*people/0002\.png.*download stage"):
+            pixels(images)
+
+    def test_a_damaged_line_of_the_index_is_decoded_again(self, tmp_path: Path) -> None:
+        files = put_pictures(tmp_path / "raw", range(3))
+        before, _ = decode(files, tmp_path)
+        index = tmp_path / "decoded" / "index.csv"
+        look = str(before.hashes[1])
+        index.write_text(index.read_text().replace(look, look[:-1] + ("1" if look[-1] == "0" else "0")))
+        after, _ = decode(files, tmp_path)
+        np.testing.assert_array_equal(after.hashes, before.hashes)
         assert decoded_rows(tmp_path) == 4
 
     def test_a_cut_array_or_index_costs_only_what_was_cut(self, tmp_path: Path) -> None:
@@ -177,7 +198,7 @@ class TestDecoding:
             np.testing.assert_array_equal(block[0], decode_image(picture_bytes(number), SIZE, Crop(1)))
 
 
-def stored(count: int, part: str = "train") -> list[StoredImage]:
+def stored(count: int, part: str = "train", first: int = 0) -> list[StoredImage]:
     return [
         StoredImage(
             f"people/{n}.png",
@@ -188,8 +209,9 @@ def stored(count: int, part: str = "train") -> list[StoredImage]:
             f"{n}",
             48,
             40,
+            hashlib.sha256(image.data).hexdigest(),
         )
-        for n in range(count)
+        for n, image in enumerate(np.concatenate(list(blocks(first + count)))[first:])
     ]
 
 
@@ -200,7 +222,7 @@ def blocks(count: int, size: int = 8) -> Iterator[npt.NDArray[np.uint8]]:
 
 class TestStore:
     def test_what_is_written_is_what_is_opened(self, tmp_path: Path) -> None:
-        rows = stored(5) + stored(4, "valid")
+        rows = stored(5) + stored(4, "valid", first=5)
         write_store(rows, blocks(9), 8, tmp_path / "stage1")
         store = open_store(tmp_path / "stage1")
         np.testing.assert_array_equal(store.images, np.concatenate(list(blocks(9))))
@@ -223,6 +245,23 @@ class TestStore:
         content[-5] ^= 1
         (tmp_path / "stage1" / name).write_bytes(content)
         with pytest.raises(UserError, match=rf"{name} is damaged.*split stage"):
+            open_store(tmp_path / "stage1")
+
+    def test_damaged_images_are_named(self, tmp_path: Path) -> None:
+        write_store(stored(40), blocks(40), 8, tmp_path / "stage1")
+        with (tmp_path / "stage1" / "images.npy").open("r+b") as file:
+            for number in (3, 37):
+                file.seek(128 + number * 8 * 8 * 3)
+                file.write(b"\0\0\0\0\0\0")
+        with pytest.raises(UserError, match=r"2 images are not those written \(people/3\.png, people/37\.png\)"):
+            open_store(tmp_path / "stage1")
+
+    @pytest.mark.parametrize("change", [-1, 1, -600, 5000])
+    def test_another_length_is_noticed(self, tmp_path: Path, change: int) -> None:
+        write_store(stored(4), blocks(4), 8, tmp_path / "stage1")
+        images = tmp_path / "stage1" / "images.npy"
+        os.truncate(images, images.stat().st_size + change)
+        with pytest.raises(UserError, match=r"images\.npy is damaged.*split stage"):
             open_store(tmp_path / "stage1")
 
     @pytest.mark.parametrize("name", ["images.npy", "manifest.csv", "store.json"])

@@ -144,7 +144,9 @@ def _write_stores(
 def _stored(image: Placed, images: DecodedImages, number: int) -> StoredImage:
     file = image.file
     width, height = int(images.widths[number]), int(images.heights[number])
-    return StoredImage(file.path, file.source, file.label, image.part, file.sha256, image.group, width, height)
+    return StoredImage(
+        file.path, file.source, file.label, image.part, file.sha256, image.group, width, height, images.sums[number]
+    )
 
 
 def _summary(collection: Collection, profile: Profile, unusable: Sequence[Rejected], split: Split) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Every raw image decoded once, into one array on disk that later runs and killed runs go on with.
 
 The array lies in a folder of its own, which is no output of a stage: deleting it costs time and nothing else. A row is
-used only if its sum is right and if decoder, size and limits are those it was made with.
+used only if decoder, size and limits are those it was made with. Its sum is compared when it is read; where it differs,
+the file is decoded again.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from fakeface.raw import RawFile, Rejected
 from fakeface.tables import read_whole_lines, some
 
 CHUNK = 64  # images a task
+_READ = 16  # images read at once: few enough to stay in the processor's cache until they are written
 _FEW = 512  # images that are decoded sooner than worker processes start
 _ARRAY, _INDEX, _KEY = "images.bin", "index.csv", "key.txt"
 
@@ -60,6 +62,7 @@ class _Row(NamedTuple):
     width: int
     height: int
     hash: int
+    sha256: str  # of the pixels
 
 
 _ImageKey: TypeAlias = tuple[str, str]  # sha256 of the file, crop
@@ -70,7 +73,8 @@ _Pixels: TypeAlias = npt.NDArray[np.uint8]
 class DecodedImages:
     """The usable files, and what is known of each in the same order, (N,).
 
-    `hashes` are perceptual, uint64; `widths` and `heights` are the file's, in pixels, int64.
+    `hashes` are perceptual, uint64; `widths` and `heights` are the file's, in pixels, int64; `sums` are the sha256 of
+    the image's bytes, as they came from the decoder.
     """
 
     files: list[RawFile]
@@ -78,19 +82,49 @@ class DecodedImages:
     hashes: npt.NDArray[np.uint64]
     widths: npt.NDArray[np.int64]
     heights: npt.NDArray[np.int64]
-    rows: npt.NDArray[np.int64]
-    array: Path
+    sums: list[str]
+    places: _Places
 
-    def blocks(self, numbers: Sequence[int], count: int = 256) -> Iterator[_Pixels]:
-        """Give the images of these files in order, up to `count` at once, as (n, size, size, 3) uint8."""
-        with self.array.open("rb", buffering=0) as file:
-            for start in range(0, len(numbers), count):
-                rows = self.rows[np.asarray(numbers[start : start + count], np.int64)]
-                block = np.empty((len(rows), self.size, self.size, 3), np.uint8)
-                for image, row in zip(block, rows, strict=True):
+    def blocks(self, numbers: Sequence[int]) -> Iterator[_Pixels]:
+        """Give the images of these files in order, some at once, as (n, size, size, 3) uint8.
+
+        Raises:
+            UserError: an image is damaged, and so is its file, or the index.
+        """
+        with self.places.array.open("rb", buffering=0) as file:
+            for start in range(0, len(numbers), _READ):
+                chosen = numbers[start : start + _READ]
+                block = np.empty((len(chosen), self.size, self.size, 3), np.uint8)
+                for image, number in zip(block, chosen, strict=True):
                     # Read, not mapped: mapped pages would count as this process's memory.
-                    os.preadv(file.fileno(), [image.data.cast("B")], int(row) * image.nbytes)
+                    content = image.data.cast("B")
+                    os.preadv(file.fileno(), [content], self.places.rows[number] * image.nbytes)
+                    if zlib.crc32(content) != self.places.crc32[number]:
+                        image[:] = self._decoded_again(number)
                 yield block
+
+    def _decoded_again(self, number: int) -> _Pixels:
+        file, places = self.files[number], self.places
+        decoded = _decode_file(str(places.raw / file.path), file.sha256, places.crops[file.source], places.settings)
+        if decoded is None:
+            raise UserError(_differing([file.path], places.raw))
+        if isinstance(decoded, str) or zlib.crc32(decoded[0].data) != places.crc32[number]:
+            folder = places.array.parent
+            raise UserError(f"{folder} is damaged beyond repair; delete it and run the split stage again.")
+        with naming(places.array), places.array.open("r+b", buffering=0) as array:
+            _write_at(array.fileno(), decoded[0], places.rows[number] * decoded[0].nbytes)
+        return decoded[0]
+
+
+class _Places(NamedTuple):
+    """Where the pixels of each file lie, how they are proven, and what they are made of."""
+
+    array: Path
+    rows: list[int]
+    crc32: list[int]
+    raw: Path
+    crops: Mapping[str, str]
+    settings: _Settings
 
 
 def decode_files(
@@ -127,44 +161,53 @@ def decode_files(
         new = {key: file for key, file in zip(keys, files, strict=True) if key not in done}
         refused, differing = _decode_new(new, done, raw, cache, settings, workers)
     if differing:
-        raise UserError(
-            f"{len(differing):,} files in {raw} are missing or have other bytes than its manifest lists: "
-            f"{some(sorted(differing))}; run the download stage again."
-        )
-    usable = [(file, done[key]) for file, key in zip(files, keys, strict=True) if key in done]
+        raise UserError(_differing(differing, raw))
+    usable = [file for file, key in zip(files, keys, strict=True) if key in done]
     rejected = [
         Rejected(file.path, file.source, refused[key]) for file, key in zip(files, keys, strict=True) if key not in done
     ]
-    facts = np.array([row for _, row in usable], np.uint64).reshape(-1, len(_Row._fields))
-    number, _, width, height = facts[:, :4].astype(np.int64).T
+    rows = [done[key] for key in keys if key in done]
     return DecodedImages(
-        [file for file, _ in usable], size, facts[:, 4], width, height, number, cache / _ARRAY
+        files=usable,
+        size=size,
+        hashes=np.array([row.hash for row in rows], np.uint64),
+        widths=np.array([row.width for row in rows], np.int64),
+        heights=np.array([row.height for row in rows], np.int64),
+        sums=[row.sha256 for row in rows],
+        places=_Places(cache / _ARRAY, [row.number for row in rows], [row.crc32 for row in rows], raw, crops, settings),
     ), rejected
 
 
+def _differing(paths: Sequence[str], raw: Path) -> str:
+    return (
+        f"{len(paths):,} files in {raw} are missing or have other bytes than its manifest lists: "
+        f"{some(sorted(paths))}; run the download stage again."
+    )
+
+
 def _open_cache(cache: Path, settings: _Settings, wanted: set[_ImageKey]) -> dict[_ImageKey, _Row]:
-    """Return the rows that are wanted and whole; start anew if they were made by other code or settings."""
+    """Return the rows that are wanted and there; start anew if they were made by other code or settings."""
     made_by = (inspect.getsource(images), inspect.getsource(near_duplicates), PIL.__version__, settings)
     fingerprint = hashlib.sha256(repr(made_by).encode()).hexdigest()
     if not (cache / _KEY).is_file() or (cache / _KEY).read_text() != fingerprint:
         clear_folder(cache)
         (cache / _KEY).write_text(fingerprint)
     (cache / _ARRAY).touch()
+    whole = (cache / _ARRAY).stat().st_size // settings.image_bytes
     rows: dict[_ImageKey, _Row] = {}
     for line in read_whole_lines(cache / _INDEX):
-        if len(line) == 7 and all(value.isdecimal() for value in line[2:]):
-            rows[line[0], line[1]] = _Row(*map(int, line[2:]))
-    return {key: rows[key] for key in _whole_rows(cache / _ARRAY, rows, wanted & rows.keys(), settings.image_bytes)}
+        if len(line) == _LINE and (line[0], line[1]) in wanted and line[-1] == _line_sum(line[:-1]):
+            number, crc32, width, height, look = map(int, line[2:-2])
+            if number < whole:
+                rows[line[0], line[1]] = _Row(number, crc32, width, height, look, line[-2])
+    return rows
 
 
-def _whole_rows(array: Path, rows: Mapping[_ImageKey, _Row], wanted: set[_ImageKey], length: int) -> list[_ImageKey]:
-    in_order = sorted(wanted, key=lambda key: rows[key].number)
-    with array.open("rb", buffering=0) as file:
-        return [
-            key
-            for key in in_order
-            if zlib.crc32(os.pread(file.fileno(), length, rows[key].number * length)) == rows[key].crc32
-        ]
+_LINE = len(_Row._fields) + 3  # values: sha256 of the file, crop, the row's, sum of all these
+
+
+def _line_sum(values: Sequence[object]) -> str:
+    return str(zlib.crc32(",".join(map(str, values)).encode()))
 
 
 class _Task(NamedTuple):
@@ -200,7 +243,8 @@ def _decode_new(
             for key, outcome in zip(chunk, outcomes, strict=True):
                 if isinstance(outcome, _Row):
                     done[key] = outcome
-                    index.writerow((*key, *outcome))
+                    values = (*key, *outcome)
+                    index.writerow((*values, _line_sum(values)))
                 elif outcome is None:
                     differing.append(new[key].path)
                 else:
@@ -236,9 +280,15 @@ def _decode_chunk(task: _Task) -> list[_Outcome]:
     hashes = iter(perceptual_hash(block).tolist())
     numbers = iter(range(task.first_row, task.first_row + len(block)))
     return [
-        _Row(next(numbers), zlib.crc32(one[0].data), one[1], one[2], next(hashes)) if isinstance(one, tuple) else one
+        _Row(next(numbers), zlib.crc32(one[0].data), one[1], one[2], next(hashes), _sha256(one[0]))
+        if isinstance(one, tuple)
+        else one
         for one in decoded
     ]
+
+
+def _sha256(pixels: _Pixels) -> str:
+    return hashlib.sha256(pixels.data).hexdigest()
 
 
 def _decode_file(path: str, sha256: str, crop: str, settings: _Settings) -> tuple[_Pixels, int, int] | str | None:

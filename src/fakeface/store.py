@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,10 +20,10 @@ from fakeface import LABELS
 from fakeface.disk import clear_folder, naming
 from fakeface.errors import UserError
 from fakeface.images import Reencoding
-from fakeface.tables import read_json, read_rows, write_json, write_rows
+from fakeface.tables import read_json, read_rows, some, write_json, write_rows
 
 IMAGES, MANIFEST, FACTS = "images.npy", "manifest.csv", "store.json"
-_BLOCK = 1 << 20  # bytes read at once
+_BLOCK = 32  # images read at once
 
 
 class StoredImage(NamedTuple):
@@ -35,6 +37,7 @@ class StoredImage(NamedTuple):
     group: str  # images of one group lie in one part of one store
     width: int  # of the file, pixels
     height: int
+    pixels_sha256: str  # of the image's bytes in images.npy
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,11 @@ def write_store(
 ) -> None:
     """Write a store; the folder takes its name, and replaces an older one, only when it is whole.
 
+    The images are proven one by one, by sums taken when they were decoded: what went wrong since then is noticed too,
+    and images that were there before need no new sum.
+
     Args:
-        rows: row i describes image i.
+        rows: row i describes image i; its `pixels_sha256` is what open_store compares the image with.
         blocks: the images in that order, some at once, (n, size, size, 3) uint8.
         size: pixels a side.
         into: the store's folder.
@@ -91,16 +97,15 @@ def write_store(
     beside = into.with_name(f".{into.name}.partial")
     clear_folder(beside)
     header = _npy_header((len(rows), size, size, 3))
-    digest, written = hashlib.sha256(), 0
+    written = 0
     with naming(beside / IMAGES), (beside / IMAGES).open("wb") as file:
         # Written, not mapped: a full disk is then an error that can be told instead of a killed process.
         for piece in chain([memoryview(header)], (np.ravel(block).data for block in blocks)):
             written += file.write(piece)
-            digest.update(piece)
     if written != len(header) + 3 * size * size * len(rows):
         raise ValueError(f"{len(rows)} rows came with images of {written - len(header)} bytes")
     write_rows(beside / MANIFEST, StoredImage._fields, rows)
-    sums = {IMAGES: digest.hexdigest(), MANIFEST: _sha256(beside / MANIFEST)}
+    sums = {MANIFEST: _sha256(beside / MANIFEST)}
     facts = {"images": len(rows), "size": size, "note": note, "reencoding": reencoding and reencoding._asdict()}
     write_json(beside / FACTS, facts | {"sha256": sums})
     if into.exists():
@@ -116,9 +121,9 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
 
 
 def open_store(folder: Path) -> Store:
-    """Open a store after comparing its files with the sums that were taken when it was written.
+    """Open a store after comparing its manifest and each image with the sums that were taken when they were made.
 
-    Reading all bytes takes about 1 s a gigabyte, and leaves them in the system's cache for what follows.
+    Reading all bytes takes about 1 s a gigabyte and core, and leaves them in the system's cache for what follows.
 
     Raises:
         UserError: a file is missing, or has other bytes than were written.
@@ -128,16 +133,20 @@ def open_store(folder: Path) -> Store:
     for name in (IMAGES, MANIFEST):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing; run the split stage again.")
-        if not isinstance(sums, dict) or _sha256(folder / name) != sums.get(name):
-            raise UserError(f"{folder / name} is damaged: its bytes are not those written; run the split stage again.")
-    images = np.load(folder / IMAGES, mmap_mode="r")
+    if not isinstance(sums, dict) or _sha256(folder / MANIFEST) != sums.get(MANIFEST):
+        raise _damaged(folder / MANIFEST, "its bytes are not those written")
     rows = list(read_rows(folder / MANIFEST, StoredImage._fields))
+    images = _mapped(folder / IMAGES)
     expected = (len(rows), facts.get("size"), facts.get("size"), 3)
     if images.shape != expected or images.dtype != np.uint8:
         raise UserError(
             f"{folder} does not fit together: {images.dtype} images of shape {images.shape} and "
             f"{len(rows):,} manifest lines; run the split stage again."
         )
+    damaged = _differing_images(folder / IMAGES, images.shape, [row["pixels_sha256"] for row in rows])
+    if damaged:
+        named = some([rows[number]["path"] for number in damaged])
+        raise _damaged(folder / IMAGES, f"{len(damaged):,} images are not those written ({named})")
     return Store(
         images=images,
         labels=np.array([LABELS[row["label"]] for row in rows], np.uint8),
@@ -149,9 +158,36 @@ def open_store(folder: Path) -> Store:
     )
 
 
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"{path} is damaged: {what}; run the split stage again.")
+
+
+def _mapped(path: Path) -> npt.NDArray[np.uint8]:
+    try:
+        images: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
+    except (ValueError, EOFError, OSError) as error:
+        raise _damaged(path, f"it cannot be read ({error})") from None
+    if path.stat().st_size != len(_npy_header(images.shape)) + images.nbytes:
+        raise _damaged(path, "its length is not the one written")
+    return images
+
+
+def _differing_images(path: Path, shape: tuple[int, ...], sums: Sequence[str]) -> list[int]:
+    """Return the numbers of the images that have another sha256; on all cores."""
+    start, length = len(_npy_header(shape)), int(np.prod(shape[1:]))
+
+    def differing(first: int) -> list[int]:
+        expected = sums[first : first + _BLOCK]
+        # Read, not mapped: mapped pages would count as this process's memory.
+        content = memoryview(os.pread(file.fileno(), length * len(expected), start + length * first))
+        found = (hashlib.sha256(content[length * n : length * (n + 1)]).hexdigest() for n in range(len(expected)))
+        return [first + n for n, (one, other) in enumerate(zip(found, expected, strict=True)) if one != other]
+
+    with path.open("rb", buffering=0) as file, ThreadPoolExecutor() as threads:
+        return [
+            number for some_of_them in threads.map(differing, range(0, len(sums), _BLOCK)) for number in some_of_them
+        ]
+
+
 def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+    return hashlib.sha256(path.read_bytes()).hexdigest()
