@@ -26,7 +26,7 @@ from fakeface import images, near_duplicates
 from fakeface.disk import clear_folder, make_folder, naming
 from fakeface.errors import UserError
 from fakeface.fetch import exclusive
-from fakeface.images import Crop, Reencoding, RejectedImage, decode_image, inspect_image, read_content
+from fakeface.images import Crop, Reencoding, RejectedImage, decode_with_size, read_content
 from fakeface.near_duplicates import perceptual_hash
 from fakeface.processes import in_processes
 from fakeface.progress import progress
@@ -298,9 +298,9 @@ def _decode_file(path: str, sha256: str, crop: str, settings: _Settings) -> tupl
         content = read_content(path, max_bytes=limits.max_bytes)
         if hashlib.sha256(content).hexdigest() != sha256:
             return None
-        facts = inspect_image(content, **limits._asdict())
-        image = decode_image(content, size, Crop.parse(crop), reencoding=reencoding, **limits._asdict())
-        return image, facts.width, facts.height
+        parsed = Crop.parse(crop)
+        image, sides = decode_with_size(content, size, parsed, reencoding=reencoding, **limits._asdict())
+        return image, *sides
     except RejectedImage as rejection:
         return rejection.reason
     except (FileNotFoundError, NotADirectoryError):

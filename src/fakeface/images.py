@@ -144,6 +144,19 @@ def decode_image(
     first frame counts, after the file was checked to be whole. Embedded colour profiles are ignored. A file that is cut
     short is rejected.
     """
+    return decode_with_size(content, size, crop, reencoding=reencoding, max_bytes=max_bytes, max_pixels=max_pixels)[0]
+
+
+def decode_with_size(
+    content: bytes,
+    size: int = IMAGE_SIZE,
+    crop: Crop = WHOLE,
+    *,
+    reencoding: Reencoding | None = None,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Decode as `decode_image` does; give also the file's width and height, as `inspect_image` does."""
     image = _open(content, max_bytes, max_pixels)
     with _rejecting(image):
         full_size = image.size
@@ -155,7 +168,7 @@ def decode_image(
         square = _on_background(upright.resize((first_size, first_size), REDUCTION, box=box))
         if reencoding:
             square = _saved_again(square, reencoding.quality).resize((size, size), REDUCTION)
-        return np.array(square)
+        return np.array(square), full_size
 
 
 def decode_full_size(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:

@@ -66,7 +66,7 @@ def _only_archive(folder: Path, named: Container[str]) -> Path | None:
 
 def _entries(folder: Path) -> list[Path]:
     """List what a user put into a folder, without documents and hidden files."""
-    return sorted(path for path in folder.iterdir() if not is_passed_over(path)) if folder.is_dir() else []
+    return sorted(path for path in folder.iterdir() if not is_passed_over(path.name)) if folder.is_dir() else []
 
 
 def _top_names(profile: Profile) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from fakeface.data_manifest import DataManifest, ListedFile, read_data_manifest, refuse_contradictions, refuse_missing
@@ -83,7 +83,7 @@ class Collection:
 class _Found(NamedTuple):
     source: str
     relative: str  # to the source's folder
-    origin: Path  # where it lies
+    origin: str  # path where it lies
     listed_as: str  # relative to the data folder; empty outside it
 
     @property
@@ -214,8 +214,8 @@ def read_collection(raw: Path) -> Collection:
 
 
 def _is_tame(path: str) -> bool:
-    parts = PurePosixPath(path).parts
-    return len(parts) > 1 and ".." not in parts and not path.startswith("/")
+    parts = path.split("/")
+    return len(parts) > 1 and ".." not in parts and parts[0] != ""
 
 
 def verify_raw(raw: Path) -> VerifyReport:
@@ -265,7 +265,7 @@ def _find_images(origins: Mapping[str, Origin], profile: Profile) -> _Findings:
             images = images[:count]
         listed = f"{origin.listed_as}/" if origin.listed_as is not None else None
         findings.files.extend(
-            _Found(source, name, origin.folder / name, f"{listed}{name}" if listed else "") for name in images
+            _Found(source, name, f"{origin.folder}/{name}", f"{listed}{name}" if listed else "") for name in images
         )
         findings.rejected.extend(
             Rejected(f"{source}/{name}", source, reason) for name, reason in listing.refused if _is_of(entry, name)
@@ -288,19 +288,18 @@ def _copy_all(
     with _Journal(into) as journal:
 
         def copy(one: _Found) -> tuple[int, str] | str:
-            target = into / one.path
+            target = f"{into}/{one.path}"
             known = journal.known(one.path, one.origin, target)
             if known is not None:
                 return known
-            make_folder(target.parent)
             try:
-                return _hash_and_copy(one.origin, target)
+                return _hash_and_copy(Path(one.origin), Path(target))
             except _UnreadableError as error:
                 return f"cannot be read ({error})"
 
         for one, outcome in _in_threads(copy, found, "collecting images", workers):
             if not isinstance(outcome, str):
-                journal.note(one.path, one.origin, into / one.path, *outcome)
+                journal.note(one.path, one.origin, f"{into}/{one.path}", *outcome)
             yield one, outcome
 
 
@@ -311,6 +310,7 @@ class _UnreadableError(Exception):
 def _hash_and_copy(origin: Path, target: Path) -> tuple[int, str]:
     """Copy a file and return its size and sha256; the copy takes its name when it is whole."""
     digest, size = hashlib.sha256(), 0
+    make_folder(target.parent)
     beside = target.with_name(f".{hashlib.sha256(target.name.encode()).hexdigest()[:32]}.partial")
     with naming(target), beside.open("wb") as copy:
         for block in _blocks(origin):
@@ -364,21 +364,21 @@ class _Journal:
         with naming(self._path):
             self._file.close()
 
-    def known(self, path: str, origin: Path, copy: Path) -> tuple[int, str] | None:
+    def known(self, path: str, origin: str, copy: str) -> tuple[int, str] | None:
         entry = self._known.get(path)
         if entry is None or entry[:2] != (_stamp(origin), _stamp(copy)):
             return None
         return entry[2], entry[3]
 
-    def note(self, path: str, origin: Path, copy: Path, size: int, sha256: str) -> None:
+    def note(self, path: str, origin: str, copy: str, size: int, sha256: str) -> None:
         with naming(self._path):
             self._writer.writerow((path, _stamp(origin), _stamp(copy), size, sha256))
 
 
-def _stamp(path: Path) -> str:
+def _stamp(path: str) -> str:
     """Size, time and inode: what changes when a file is written to or replaced."""
     try:
-        status = path.stat()
+        status = os.stat(path)  # noqa: PTH116 - making a Path takes longer
     except OSError:
         return ""
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
@@ -386,7 +386,8 @@ def _stamp(path: Path) -> str:
 
 def _paths_in(folder: Path) -> Iterator[str]:
     for where, _, names in os.walk(folder):
-        yield from (str(Path(where, name).relative_to(folder)) for name in names)
+        inside = where[len(str(folder)) :].strip("/")
+        yield from (f"{inside}/{name}" if inside else name for name in names)
 
 
 def _remove_others(folder: Path, wanted: set[str]) -> None:

@@ -300,6 +300,8 @@ def _part(
     buckets = [(one.file.source, role) for one, role in members]
     owner = min(members, key=lambda one: (one[0].file.sha256, one[0].file.path))
     part = str(_cut(position, weights[owner[0].file.source, owner[1]]))
+    if not room:
+        return part
     needs = Counter(bucket for bucket in buckets if bucket in room)
     if any(room[bucket][part] < count for bucket, count in needs.items()):
         left = {other: min(room[bucket][other] - count for bucket, count in needs.items()) for other in PARTS}

@@ -35,14 +35,17 @@ def read_rows(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            lacking = [column for column in needed if column not in (reader.fieldnames or ())]
+            reader = csv.reader(file)
+            columns = next(reader, [])
+            lacking = [column for column in needed if column not in columns]
             if lacking:
                 raise UserError(f"{path} has no column '{lacking[0]}'; it needs {', '.join(needed)}.")
-            for row in reader:
-                if None in row or None in row.values():
+            for values in reader:
+                if not values:  # an empty line
+                    continue
+                if len(values) != len(columns):
                     raise UserError(f"{path}, line {reader.line_num}: wrong number of values; write it again.")
-                yield row
+                yield dict(zip(columns, values, strict=True))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; run the stage that makes it again.") from None
     except (UnicodeDecodeError, csv.Error) as error:
