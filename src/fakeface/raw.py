@@ -285,19 +285,21 @@ def _copy_all(
     found: Sequence[_Found], into: Path, workers: int | None
 ) -> Iterator[tuple[_Found, tuple[int, str] | str]]:
     """Give for each file its size and sha256, or the reason why it cannot be read."""
+    def copy(one: _Found) -> tuple[int, str] | str:
+        try:
+            return _hash_and_copy(Path(one.origin), into / one.path)
+        except _UnreadableError as error:
+            return f"cannot be read ({error})"
+
     with _Journal(into) as journal:
-
-        def copy(one: _Found) -> tuple[int, str] | str:
-            target = f"{into}/{one.path}"
-            known = journal.known(one.path, one.origin, target)
-            if known is not None:
-                return known
-            try:
-                return _hash_and_copy(Path(one.origin), Path(target))
-            except _UnreadableError as error:
-                return f"cannot be read ({error})"
-
-        for one, outcome in _in_threads(copy, found, "collecting images", workers):
+        new = []
+        for one in found:
+            known = journal.known(one.path, one.origin, f"{into}/{one.path}")
+            if known is None:
+                new.append(one)
+            else:
+                yield one, known
+        for one, outcome in _in_threads(copy, new, "collecting images", workers):
             if not isinstance(outcome, str):
                 journal.note(one.path, one.origin, f"{into}/{one.path}", *outcome)
             yield one, outcome
