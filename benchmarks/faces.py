@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -46,12 +47,12 @@ def faces(data: Path, count: int, size: int = IMAGE_SIZE) -> Iterator[Faces]:
             link = by_class / label / f"{number:05}.jpg"
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to((data / name).resolve())
-        rows = [
-            StoredImage(name, label, label, "train", "", "", size, size)
-            for name, label in zip(names, labels, strict=True)
-        ]
         with ThreadPoolExecutor(2) as readers:
             images = list(readers.map(partial(read_image, size=size, crop=Crop(1)), [data / name for name in names]))
+        rows = [
+            StoredImage(name, label, label, "train", "", "", size, size, hashlib.sha256(image.tobytes()).hexdigest())
+            for name, label, image in zip(names, labels, images, strict=True)
+        ]
         write_store(rows, [np.stack(images)], size, store)
         yield Faces(by_class, store, len(names))
 

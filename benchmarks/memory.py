@@ -25,6 +25,7 @@ from fakeface.tables import write_json, write_rows
 
 VALID = 256  # images; scoring them takes time, and each is let go
 LOOK = 0.05  # s between two looks at the memory
+BLACK = hashlib.sha256(bytes(3 * IMAGE_SIZE**2)).hexdigest()  # of the pixels of each image
 _IMAGES = click.option(
     "--images",
     type=click.IntRange(1000),
@@ -83,21 +84,14 @@ def _write_zeros(folder: Path, count: int) -> None:
     np.lib.format.open_memmap(folder / IMAGES, "w+", np.uint8, (count, IMAGE_SIZE, IMAGE_SIZE, 3))  # type: ignore[no-untyped-call]
     rows = [_row(number, "valid" if number < VALID else "train") for number in range(count)]
     write_rows(folder / MANIFEST, StoredImage._fields, rows)
-    sums = {name: _sha256(folder / name) for name in (IMAGES, MANIFEST)}
+    sums = {MANIFEST: hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()}
     write_json(folder / FACTS, {"images": count, "size": IMAGE_SIZE, "note": None, "reencoding": None, "sha256": sums})
 
 
 def _row(number: int, part: str) -> StoredImage:
     label = ("real", "fake")[number % 2]
-    return StoredImage(f"{label}/{number:07}.jpg", label, label, part, f"{number:064x}", "", IMAGE_SIZE, IMAGE_SIZE)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    path, file_sum = f"{label}/{number:07}.jpg", f"{number:064x}"
+    return StoredImage(path, label, label, part, file_sum, "", IMAGE_SIZE, IMAGE_SIZE, BLACK)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The stages download and split on many images: speed, memory, disk, what 1 % more costs and what a kill costs.
 
-    python benchmarks/splitting.py --images 100000 --side 256 --folder /tmp --out benchmarks/SPLITTING.md
+    python -m benchmarks.splitting --images 100000 --side 256 --folder /tmp --out benchmarks/SPLITTING.md
 
 The two stages run as processes of their own, as in `dvc repro`, in a temporary folder that is removed at the end. It
 needs 130 kB of disk an image of 256 pixels a side. Drawing the files is not counted. Processor time is that of all
@@ -31,8 +31,8 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from benchmarks.striped_jpegs import drawn_pictures, write_folder
 from fakeface.images import Crop, decode_image
-from striped_jpegs import drawn_pictures, write_folder
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIZE, COMPARED = 128, 2000  # pixels a side; images in the comparison with Pillow

@@ -285,6 +285,7 @@ def _copy_all(
     found: Sequence[_Found], into: Path, workers: int | None
 ) -> Iterator[tuple[_Found, tuple[int, str] | str]]:
     """Give for each file its size and sha256, or the reason why it cannot be read."""
+
     def copy(one: _Found) -> tuple[int, str] | str:
         try:
             return _hash_and_copy(Path(one.origin), into / one.path)
