@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fakeface.audited import AuditedImages
-from fakeface.figure_style import FAINT, FAKE_COLOUR, INK, REAL_COLOUR, STYLE
+from fakeface.figure_style import FAKE_COLOUR, REAL_COLOUR
 from fakeface.side_facts import FULL_SIZE_BANDS, PICTURE_BANDS
+from fakeface.svg_drawing import svg_drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-_WIDTH = 4.4  # inches; narrow, so that letters stay readable on a telephone
 _LINES = ("-", "--", ":", "-.")
 _MARKS = "osD^v<>PX*"
 _COLOURS = {False: REAL_COLOUR, True: FAKE_COLOUR}
@@ -49,7 +45,7 @@ def _values(images: AuditedImages, name: str) -> NDArray[np.float64]:
 def _draw_strip(
     values: NDArray[np.float64], images: AuditedImages, sources: Sequence[str], title: str, axis: str, log: bool
 ) -> str:
-    with _drawing(0.95 + 0.27 * len(sources), title) as (figure, picture):
+    with svg_drawing(0.95 + 0.27 * len(sources), title) as (figure, picture):
         axes = figure.subplots()
         for row, source in enumerate(sources):
             chosen = images.sources == source
@@ -100,7 +96,7 @@ def _draw_spectrum(images: AuditedImages, sources: Sequence[str], title: str, ba
     powers = images.facts(bands)
     frequencies = (np.arange(len(bands)) + 0.5) / (2 * len(bands))
     drawn = dict.fromkeys((False, True), 0)
-    with _drawing(3.6 + 0.13 * len(sources), title) as (figure, picture):
+    with svg_drawing(3.6 + 0.13 * len(sources), title) as (figure, picture):
         axes = figure.subplots()
         for source in sources:
             rows = images.sources == source
@@ -114,43 +110,3 @@ def _draw_spectrum(images: AuditedImages, sources: Sequence[str], title: str, ba
         axes.set_xlim(0, 0.5)
         figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return picture.text
-
-
-class _Picture:
-    text = ""
-
-
-@contextmanager
-def _drawing(height: float, title: str) -> Iterator[tuple[Figure, _Picture]]:
-    """A figure with a title, and where its SVG is found at the end: the same text for the same numbers."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    picture = _Picture()
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
-        mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 10, "grid.color": "#E6E6E6"})
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        figure.suptitle(title, x=0.012, ha="left", fontsize=11.5, fontweight="bold", color=INK)
-        yield figure, picture
-        for axes in figure.axes:
-            axes.tick_params(colors=INK, labelsize=9.5)
-            axes.xaxis.label.set(fontsize=9.5, color=FAINT)
-            axes.yaxis.label.set(fontsize=9.5, color=FAINT)
-        file = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", metadata=nothing)
-    picture.text = _inline(file.getvalue(), title)
-
-
-def _inline(svg: str, title: str) -> str:
-    """Turn an SVG file into an element of a page: without prolog and name spaces, which HTML knows."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", svg)
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Several pictures share one page, and their clip paths and markers one space of names.
-    mark = re.sub(r"\W+", "_", title)
-    svg = re.sub(r'\bid="', f'id="{mark}_', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{mark}_", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

@@ -9,6 +9,7 @@ from typing import Any
 from fakeface import HELDOUT, PARTS, STAGES, audit_words
 from fakeface.audit_figures import draw_spectra, draw_strips
 from fakeface.audited import AuditedImages
+from fakeface.html_page import render_page
 from fakeface.shortcuts import KINDS
 
 TEMPLATE = Path(__file__).with_name("audit.html.jinja")
@@ -17,13 +18,11 @@ _PLACES = [(stage, part) for stage in STAGES for part in PARTS] + [(HELDOUT, HEL
 
 def audit_page(audit: Mapping[str, Any], images: AuditedImages) -> str:
     """Return the page for the content of audit.json and the images that it was made from."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"share": _share, "colour": _colour, "auc_class": _auc_class}
     sources = sorted(audit["sources"], key=lambda name: (audit["sources"][name]["label"] != "real", name))
     sets = {audit_words.set_name(role): result for role, result in audit["shortcuts"]["sets"].items()}
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return render_page(
+        TEMPLATE,
+        {"share": _share, "colour": _colour, "auc_class": _auc_class},
         audit=audit,
         sources={name: audit["sources"][name] for name in sources},
         places=_PLACES,
