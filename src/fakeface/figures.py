@@ -64,7 +64,7 @@ def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
         for column, (stage, rows) in enumerate(histories.items()):
             axes[0, column].set_title(stage)
             for row, metric in enumerate(("loss", "accuracy")):
-                _draw_history(axes[row, column], rows, metric)
+                plot_history(axes[row, column], rows, metric)
             axes[1, column].set_xlabel("epoch")
         axes[0, 0].set_ylabel("loss (log loss, nats)")
         axes[1, 0].set_ylabel("accuracy")
@@ -73,7 +73,8 @@ def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
-def _draw_history(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
+def plot_history(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
+    """One stage's `loss` or `accuracy` by epoch, of training and validation; rows as in `draw_curves`."""
     from matplotlib.ticker import MaxNLocator
 
     epochs = [int(float(row["epoch"])) for row in rows]
@@ -126,16 +127,20 @@ def _ink_on(value: float, low: float = 0.0) -> str:
 def draw_roc(curves: Mapping[str, ScoredSet], path: Path | str, note: str = "") -> None:
     """ROC curves {name: (labels, scores)} with AUC, over the chance line; a set of one class is named as undefined."""
     with _drawing(path, 6.4, "ROC: fakes caught against real faces accused", note) as figure:
-        axes = figure.subplots()
-        for (name, (labels, scores)), colour in zip(curves.items(), _colours(len(curves)), strict=True):
-            points = roc_points(labels, scores)
-            area = f"AUC {binary_metrics(labels, scores, 0.5)['roc_auc']:.3f}" if points else "one class, no curve"
-            x, y = ([point[key] for point in points] for key in ("fpr", "tpr"))
-            axes.plot(x, y, color=colour, label=f"{name}: {area}")
-        axes.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1.5, label="chance: AUC 0.500")
-        axes.set(xlim=(-0.005, 1), ylim=(0, 1.01), xlabel="false positive rate (reals called fake)")
-        axes.set_ylabel("true positive rate (fakes called fake)")
-        axes.legend(loc="lower right")
+        plot_roc(figure.subplots(), curves)
+
+
+def plot_roc(axes: Axes, curves: Mapping[str, ScoredSet]) -> None:
+    """ROC curves as in `draw_roc`."""
+    for (name, (labels, scores)), colour in zip(curves.items(), _colours(len(curves)), strict=True):
+        points = roc_points(labels, scores)
+        area = f"AUC {binary_metrics(labels, scores, 0.5)['roc_auc']:.3f}" if points else "one class, no curve"
+        x, y = ([point[key] for point in points] for key in ("fpr", "tpr"))
+        axes.plot(x, y, color=colour, label=f"{name}: {area}")
+    axes.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1.5, label="chance: AUC 0.500")
+    axes.set(xlim=(-0.005, 1), ylim=(0, 1.01), xlabel="false positive rate (reals called fake)")
+    axes.set_ylabel("true positive rate (fakes called fake)")
+    axes.legend(loc="lower right")
 
 
 def draw_generalization(reports: Mapping[str, Mapping[str, Any]], path: Path | str, note: str = "") -> None:
@@ -214,18 +219,23 @@ def _draw_reference_lines(axes: Axes, reports: Mapping[str, Mapping[str, Any]]) 
 def draw_reliability(sets: Mapping[str, ScoredSet], path: Path | str, note: str = "") -> None:
     """Share of fakes by score in 15 bins, for {name: (labels, scores)}, with calibration errors and score counts."""
     with _drawing(path, 7.0, "Calibration: does a score mean what it says?", note) as figure:
-        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-        upper.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1.5, label="perfect")
-        for (name, (labels, scores)), colour in zip(sets.items(), _colours(len(sets)), strict=True):
-            rows, error = reliability_rows(labels, scores), binary_metrics(labels, scores, 0.5)["ece"]
-            x, y = ([row[key] for row in rows] for key in ("mean_score", "fake_share"))
-            upper.plot(x, y, marker="o", color=colour, label=f"{name}: calibration error {error:.3f}")
-            edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
-            share = np.histogram(scores, edges)[0] / np.size(scores)
-            lower.stairs(share, edges, color=colour, linewidth=2)
-        upper.set(ylabel="share that is fake", ylim=(-0.02, 1.02))
-        lower.set(ylabel="share of scores", xlabel="score (probability of fake)", xlim=(-0.01, 1.01))
-        upper.legend(loc="upper left")
+        plot_reliability(figure, sets)
+
+
+def plot_reliability(figure: Figure, sets: Mapping[str, ScoredSet]) -> None:
+    """Shares of fakes over counts of scores as in `draw_reliability`."""
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    upper.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1.5, label="perfect")
+    for (name, (labels, scores)), colour in zip(sets.items(), _colours(len(sets)), strict=True):
+        rows, error = reliability_rows(labels, scores), binary_metrics(labels, scores, 0.5)["ece"]
+        x, y = ([row[key] for row in rows] for key in ("mean_score", "fake_share"))
+        upper.plot(x, y, marker="o", color=colour, label=f"{name}: calibration error {error:.3f}")
+        edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
+        share = np.histogram(scores, edges)[0] / np.size(scores)
+        lower.stairs(share, edges, color=colour, linewidth=2)
+    upper.set(ylabel="share that is fake", ylim=(-0.02, 1.02))
+    lower.set(ylabel="share of scores", xlabel="score (probability of fake)", xlim=(-0.01, 1.01))
+    upper.legend(loc="upper left")
 
 
 def draw_score_distributions(
@@ -238,6 +248,20 @@ def draw_score_distributions(
     unsure_band: tuple[float, float] | None = None,
 ) -> None:
     """A histogram of the scores (N,) of each source, over the threshold and the unsure band (low, high)."""
+    cells = len(set(zip(sources, np.asarray(labels).tolist(), strict=True)))
+    with _drawing(path, 1.6 + 0.85 * cells, "Scores of each source", note) as figure:
+        plot_score_distributions(figure, sources, labels, scores, threshold, unsure_band)
+
+
+def plot_score_distributions(
+    figure: Figure,
+    sources: Sequence[str],
+    labels: npt.ArrayLike,
+    scores: npt.ArrayLike,
+    threshold: float,
+    unsure_band: tuple[float, float] | None = None,
+) -> None:
+    """Histograms as in `draw_score_distributions`."""
     labels, scores = checked_rows(labels, scores)
     names = np.asarray(sources, dtype=str)
     cells = [
@@ -246,22 +270,19 @@ def draw_score_distributions(
         for source in np.unique(names[labels == label])
         for rows in [(names == source) & (labels == label)]
     ]
-    with _drawing(path, 1.6 + 0.85 * len(cells), "Scores of each source", note) as figure:
-        axes = figure.subplots()
-        for row, (_, values, colour) in enumerate(cells):
-            share = np.histogram(values, np.linspace(0, 1, 41))[0] / values.size
-            heights = np.sqrt(share / share.max()) * 0.85  # by the root, so that the rare wrong scores can be seen
-            axes.bar(np.arange(0.0125, 1, 0.025), -heights, 0.024, bottom=row, color=colour)
-        if unsure_band is not None and unsure_band[0] < unsure_band[1]:
-            axes.axvspan(*unsure_band, color=FAINT, alpha=0.22, linewidth=0, label="unsure")
-        axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.5, label=f"threshold {threshold:.3g}")
-        axes.set_yticks([row - 0.35 for row in range(len(cells))], [cell[0] for cell in cells])
-        axes.set(
-            xlim=(0, 1), ylim=(len(cells) - 0.9, -1.0), xlabel="score (probability of fake); heights by square root"
-        )
-        axes.tick_params(axis="y", length=0)
-        axes.grid(visible=False, axis="y")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    axes = figure.subplots()
+    for row, (_, values, colour) in enumerate(cells):
+        share = np.histogram(values, np.linspace(0, 1, 41))[0] / values.size
+        heights = np.sqrt(share / share.max()) * 0.85  # by the root, so that the rare wrong scores can be seen
+        axes.bar(np.arange(0.0125, 1, 0.025), -heights, 0.024, bottom=row, color=colour)
+    if unsure_band is not None and unsure_band[0] < unsure_band[1]:
+        axes.axvspan(*unsure_band, color=FAINT, alpha=0.22, linewidth=0, label="unsure")
+    axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.5, label=f"threshold {threshold:.3g}")
+    axes.set_yticks([row - 0.35 for row in range(len(cells))], [cell[0] for cell in cells])
+    axes.set(xlim=(0, 1), ylim=(len(cells) - 0.9, -1.0), xlabel="score (probability of fake); heights by square root")
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
 def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path | str, note: str = "") -> None:
