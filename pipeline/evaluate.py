@@ -17,13 +17,15 @@ def main() -> None:
     with tracking.evaluation_run(Path.cwd(), experiment_parameters(params)):
         from fakeface.device import prepare_tensorflow
 
-        prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
+        device = prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
 
+        from fakeface.report_page import write_report_page
+        from fakeface.reported import RUN, run_facts
         from fakeface.reports import evaluation_metrics, write_reports
         from fakeface.scored_sets import evaluate_checkpoints, robustness_of_checkpoint
         from fakeface.store import open_store
-        from fakeface.tables import read_json, read_rows
-        from fakeface.tracking.identity import main_folder, private_folder
+        from fakeface.tables import read_json, read_rows, write_json
+        from fakeface.tracking.identity import identify, main_folder, private_folder
         from fakeface.training import HISTORY_COLUMNS
         from fakeface.training_state import remove_finished
 
@@ -57,6 +59,9 @@ def main() -> None:
             print(f"pairs left out, because this data lacks a source of theirs: {', '.join(left_out)}", flush=True)
         histories = {stage: list(read_rows(Path(f"reports/history/{stage}.csv"), HISTORY_COLUMNS)) for stage in STAGES}
         write_reports(evaluation, metrics, robustness, histories, facts["note"] or "", Path("reports"))
+        write_json(Path("reports") / RUN, run_facts(params, device, identify(Path.cwd()).tags))
+        page = write_report_page(Path("reports"), Path("datasets/split") / HELDOUT, params.report.mistakes)
+        print(f"the result in words and pictures: open {page} in a browser", flush=True)
 
 
 if __name__ == "__main__":

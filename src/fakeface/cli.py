@@ -43,6 +43,23 @@ def summary(metrics: Path) -> None:
     print_summary(metrics)
 
 
+@main.command(name="report")
+@click.option("--reports", type=click.Path(path_type=Path), default=Path("reports"), show_default=True)
+def result_report(reports: Path) -> None:
+    """Make the page of the last result anew, and say where it is: one HTML file that needs nothing else.
+
+    It holds pictures of the most confident wrong answers, as many as report.mistakes in params.yaml says; with 0, no
+    face is inside.
+    """
+    from fakeface import HELDOUT
+    from fakeface.params import load_params
+    from fakeface.report_page import write_report_page
+
+    mistakes = load_params(Path("params.yaml")).report.mistakes
+    page = write_report_page(reports, Path("datasets/split") / HELDOUT, mistakes)
+    click.echo(f"Open {page} in a browser ({page.stat().st_size / 1000:,.0f} kB).")
+
+
 @main.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True)
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")

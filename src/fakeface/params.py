@@ -253,6 +253,12 @@ class Evaluate(_Section):
     pairs: Mapping[SourceName, Pair]
 
 
+class Report(_Section):
+    """What the page of the result shows."""
+
+    mistakes: Annotated[int, Field(ge=0, le=12)]
+
+
 class Tracking(_Section):
     """Where MLflow keeps the runs."""
 
@@ -298,6 +304,7 @@ class Params(_Section):
     recipes: Mapping[SourceName, Recipe]
     data: Data
     evaluate: Evaluate
+    report: Report
     tracking: Tracking
     promote: Promote
 
@@ -351,6 +358,7 @@ def experiment_parameters(params: Params) -> dict[str, Any]:
     everything["recipes"] = {params.recipe: everything["recipes"][params.recipe]}
     everything["data"].pop("profiles")
     everything.pop("promote")  # judges a result, and makes none
+    everything.pop("report")  # shows a result, and makes none
     return everything
 
 

@@ -48,7 +48,9 @@ def evaluation_metrics(
     report["source_pairs"] = report.pop("pairs")
     report["pairs"] = _pair_metrics(evaluation, pairs, _FINAL, resamples, seed)
     report["pairs_macro"] = _mean_of_pairs(report["pairs"])
-    report["coverage"] = coverage(heldout.labels, scores, final.threshold, final.unsure_low, final.unsure_high)
+    band = {name: getattr(final, name) for name in ("unsure_low", "unsure_high", "target_accuracy")}
+    answered = coverage(heldout.labels, scores, final.threshold, final.unsure_low, final.unsure_high)
+    report["coverage"] = band | answered
     report["stages"] = {stage: _stage_metrics(evaluation, pairs, stage) for stage in STAGES}
     report["robustness"] = {row["perturbation"]: _cell(row) for row in robustness if row["set"] == MACRO}
     if probe := report["robustness"].get(EQUALISED):
@@ -140,7 +142,7 @@ def _score_rows(sets: Sequence[ScoredSet]) -> list[tuple[Any, ...]]:
             each.paths[row],
             each.sources[row],
             _LABEL_NAMES[int(each.labels[row])],
-            *(f"{each.scores[stage][row]:.6f}" for stage in STAGES),
+            *(f"{each.scores[stage][row]:.9g}" for stage in STAGES),
         )
         for each in sets
         for row in range(len(each.labels))

@@ -57,7 +57,7 @@ def _shown(project_root: Path) -> list[Path]:
     """The files of the evaluation, relative to the project's root."""
     folders = [("plots", "*.csv"), ("figures", "*.png")]
     found = [path for name, kind in folders for path in sorted((project_root / _REPORTS / name).glob(kind))]
-    tables = [_REPORTS / name for name in ("metrics.json", "scores.csv", "robustness.csv")]
+    tables = [_REPORTS / name for name in ("metrics.json", "scores.csv", "robustness.csv", "report.html", "run.json")]
     return [*tables, *(path.relative_to(project_root) for path in found)]
 
 

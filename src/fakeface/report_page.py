@@ -1,0 +1,141 @@
+"""The result as one HTML page that needs nothing else, for people who read no dashboards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fakeface import HELDOUT, PARTS, STAGES, report_figures, report_words
+from fakeface.disk import whole_file
+from fakeface.html_page import render_page
+from fakeface.mistakes import hardest_mistakes, thumbnails
+from fakeface.reported import Reported, read_reported
+from fakeface.robustness import MACRO
+from fakeface.run_words import repeat_commands, settings_of_recipe, settings_of_stages
+from fakeface.store import Store, open_store
+
+PAGE = "report.html"
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
+_FINAL = STAGES[-1]
+_COIN = 0.5
+_WEAK, _MIDDLING, _STRONG = (248, 207, 194), (255, 240, 194), (217, 239, 226)  # the audit's colours, for 0.5, 0.75, 1
+_MOST_PAIRS = 12
+
+
+def write_report_page(folder: Path, heldout: Path, mistakes: int) -> Path:
+    """Write report.html into reports/ from what else the evaluation has left there; return its path.
+
+    Args:
+        folder: reports/.
+        heldout: the store of the held-out faces, opened only where pictures of it are wanted.
+        mistakes: how many of the most confident wrong answers are shown as pictures; 0 for a page without faces.
+
+    Raises:
+        UserError: a file is missing, or scores and store do not belong together.
+    """
+    reported = read_reported(folder)
+    page = report_page(reported, open_store(heldout) if mistakes else None, mistakes)
+    with whole_file(folder / PAGE) as file:
+        file.write(page)
+    return folder / PAGE
+
+
+def report_page(reported: Reported, heldout: Store | None, mistakes: int) -> str:
+    """Return the page; pictures of at most `mistakes` wrong answers come from the store, none where it is None."""
+    metrics, faces = reported.metrics, reported.sets[HELDOUT]
+    wrong = hardest_mistakes(faces, _FINAL, metrics["threshold"], mistakes) if heldout else []
+    pictures = thumbnails([mistake.path for mistake in wrong], heldout) if heldout else []
+    band = tuple(metrics["coverage"].get(name) for name in ("unsure_low", "unsure_high"))
+    return render_page(
+        TEMPLATE,
+        {
+            "percent": report_words.percent,
+            "number": report_words.number,
+            "percent_interval": report_words.percent_interval,
+            "number_interval": report_words.number_interval,
+            "heat": _heat,
+        },
+        metrics=metrics,
+        words=report_words,
+        final=_FINAL,
+        stages=STAGES,
+        parts=PARTS,
+        sources=_sources(reported),
+        pairs=_pairs(reported),
+        heat_map=_heat_map(reported.robustness),
+        robustness_images=reported.run["parameters"]["evaluate"]["robustness_images"],
+        robustness=reported.robustness,
+        histories=report_figures.draw_histories(reported),
+        roc=report_figures.draw_roc_curves(faces),
+        calibration=report_figures.draw_calibration(reported),
+        scores=report_figures.draw_scores(reported, None if None in band else band),  # type: ignore[arg-type]
+        mistakes=list(zip(wrong, pictures, strict=True)),
+        pictures_wanted=bool(mistakes),
+        run=reported.run,
+        timings=reported.timings,
+        counts=_counts(reported.split),
+        split_images=reported.split["images"],
+        recipe=settings_of_recipe(reported.run),
+        settings=settings_of_stages(reported.run),
+        repeat=repeat_commands(reported.run),
+    )
+
+
+def _sources(reported: Reported) -> list[dict[str, Any]]:
+    """A line a held-out source, real ones first: its row of metrics.json, its name, and the stages that knew others."""
+    lines = []
+    for name, row in reported.metrics["sources"].items():
+        roles = reported.split["sources"].get(name, {}).get("roles", {})
+        lines.append({**row, "name": name, "known": [stage for stage in STAGES if any(roles.get(stage, {}).values())]})
+    return sorted(lines, key=lambda line: (line["label"] != "real", line["label"], line["name"]))
+
+
+def _pairs(reported: Reported) -> list[dict[str, Any]]:
+    """The named pairs with their sources, or where this data has none, the weakest of all pairs of sources."""
+    metrics, named = reported.metrics, reported.run["parameters"]["evaluate"]["pairs"]
+    if metrics["pairs"]:
+        sources = {
+            name: " and ".join(pair["real"]) + " / " + " and ".join(pair["fake"]) for name, pair in named.items()
+        }
+        return [{**row, "name": name, "sources": sources.get(name, "")} for name, row in metrics["pairs"].items()]
+    weakest = sorted(metrics["source_pairs"].items(), key=lambda item: float(item[1]["balanced_accuracy"]))
+    return [{**row, "name": name, "sources": name.replace(" vs ", " / ")} for name, row in weakest[:_MOST_PAIRS]]
+
+
+def _heat_map(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{"sets": names, "lines": {perturbation: a row for each set or None}}, the mean over the sets first."""
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    if len(sets) == 2:  # one set is its own mean
+        sets = [name for name in sets if name != MACRO]
+    cells = {(row["perturbation"], row["set"]): row for row in rows}
+    lines = {
+        name: [cells.get((name, each)) for each in sets] for name in dict.fromkeys(row["perturbation"] for row in rows)
+    }
+    return {"sets": sets, "lines": lines}
+
+
+def _heat(value: float | None) -> str:
+    """The colour of a balanced accuracy: from a coin's to perfect."""
+    if value is None:
+        return "transparent"
+    place = min(max((value - _COIN) / (1 - _COIN), 0), 1) * 2
+    low, high = (_WEAK, _MIDDLING) if place <= 1 else (_MIDDLING, _STRONG)
+    share = place if place <= 1 else place - 1
+    red, green, blue = (round(one + share * (other - one)) for one, other in zip(low, high, strict=True))
+    return f"rgb({red}, {green}, {blue})"
+
+
+def _counts(split: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A line a source: images for each stage in each of PARTS and for the held-out set, real sources first."""
+    lines = []
+    for name, source in split["sources"].items():
+        places = [source["roles"].get(stage, {}).get(part, 0) for stage in STAGES for part in PARTS]
+        lines.append(
+            {
+                "name": name,
+                "label": source["label"],
+                "places": [*places, sum(source["roles"].get(HELDOUT, {}).values())],
+            }
+        )
+    return sorted(lines, key=lambda line: (line["label"] != "real", line["name"]))

@@ -1,0 +1,196 @@
+"""What the result's numbers mean, in sentences for people who read no dashboards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fakeface import STAGES
+from fakeface.figures import HUMAN_ACCURACY, SEED_ACCURACY
+from fakeface.robustness import MACRO, UNCHANGED
+
+UNDEFINED = "–"
+NOTEBOOK_CONSTANT = 0.72  # what always "fake" gets on the notebook's own test set
+_LARGE_FALL, _FALL = 0.15, 0.05  # of balanced accuracy
+_FINAL = STAGES[-1]
+
+
+def percent(share: float | None) -> str:
+    """Return a share as per cent with one decimal; never 0 or 100 for what is not quite that."""
+    if share is None:
+        return UNDEFINED
+    if 0 < share < 0.0005:
+        return "under 0.1\u00a0%"
+    return "over 99.9\u00a0%" if 0.9995 <= share < 1 else f"{100 * share:.1f}\u00a0%"
+
+
+def number(value: float | None) -> str:
+    """Return a number with three decimals."""
+    return UNDEFINED if value is None else f"{value:.3f}"
+
+
+def percent_interval(interval: Mapping[str, float] | None) -> str:
+    """Return a 95 % interval of a share."""
+    return f"{percent(interval['low'])} to {percent(interval['high'])}" if interval else UNDEFINED
+
+
+def number_interval(interval: Mapping[str, float] | None) -> str:
+    """Return a 95 % interval with three decimals."""
+    return f"{interval['low']:.3f} to {interval['high']:.3f}" if interval else UNDEFINED
+
+
+def missing_class(row: Mapping[str, Any]) -> str | None:
+    """Say why some numbers of a set are undefined; None where both classes are there."""
+    if row["n_real"] and row["n_fake"]:
+        return None
+    there, lacking = ("real", "fake") if row["n_real"] else ("fake", "real")
+    return (
+        f"{UNDEFINED}: all {row['n_real'] + row['n_fake']:,} faces are {there}; without {lacking} ones there is no "
+        "balanced accuracy and no AUC."
+    )
+
+
+def headline(metrics: Mapping[str, Any]) -> str:
+    """Say the result in one sentence."""
+    pooled = metrics["generalization"]
+    faces = pooled["n_real"] + pooled["n_fake"]
+    note = f" ({metrics['note']})" if metrics.get("note") else ""
+    interval = (pooled.get("interval") or {}).get("accuracy")
+    around = f" (95\u00a0% interval {percent_interval(interval)})" if interval else ""
+    return (
+        f"Of {faces:,} held-out faces{note} that no training has seen, the detector judged "
+        f"{percent(pooled['accuracy'])} rightly{around}; answering the same for every face would get "
+        f"{percent(pooled['constant_answer_accuracy'])}."
+    )
+
+
+def context(metrics: Mapping[str, Any]) -> str:
+    """Compare the result with the notebook's claim and the survey, and say how far that goes."""
+    of_note = f" Here they are: {metrics['note']}." if metrics.get("note") else ""
+    return (
+        f"For comparison: the notebook from which this began claimed {percent(SEED_ACCURACY)}, on a test set where "
+        f"always answering “fake” gets about {NOTEBOOK_CONSTANT:.0%}; about a hundred people, asked about 15 faces "
+        f"each, were right in {percent(HUMAN_ACCURACY)}. Both stood on other images, so they give a scale and no race."
+        f"{of_note}"
+    )
+
+
+def balanced_sentence(metrics: Mapping[str, Any]) -> str:
+    """Say what becomes of the result when real and fake count the same."""
+    pooled = metrics["generalization"]
+    if reason := missing_class(pooled):
+        return reason
+    return (
+        f"It called {percent(pooled['real_accuracy'])} of {pooled['n_real']:,} real faces real and "
+        f"{percent(pooled['fake_accuracy'])} of {pooled['n_fake']:,} fakes fake; the mean of the two, the balanced "
+        f"accuracy, is {percent(pooled['balanced_accuracy'])}, where a coin gets 50\u00a0%. Given one real face and "
+        f"one fake, it ranks them rightly in {percent(pooled['roc_auc'])} of cases (the AUC)."
+    )
+
+
+def stage_sentences(metrics: Mapping[str, Any]) -> list[str]:
+    """Say what each stage added on the held-out faces, and what the last one made the detector forget."""
+    stages = metrics["stages"]
+    key = "balanced_accuracy" if "balanced_accuracy" in stages[_FINAL]["heldout"] else "accuracy"
+    levels = [stages[stage]["heldout"][key] for stage in STAGES]
+    idle = [stage for stage, before, after in zip(STAGES[1:], levels, levels[1:], strict=False) if after <= before]
+    way = ", then ".join(percent(level) for level in levels)
+    adds = f"Stage by stage the held-out {key.replace('_', ' ')} was {way}"
+    adds += f"; {' and '.join(idle)} added nothing to it." if idle else "; each stage added to it."
+    falls = {
+        stage: stages[stage]["test"]["accuracy"] - stages[stage]["test_after_last_stage"]["accuracy"]
+        for stage in STAGES[:-1]
+    }
+    worst = max(falls, key=lambda stage: falls[stage])
+    if falls[worst] <= 0:
+        return [adds, "Nothing was forgotten: on each stage's own test images the last stage is no worse."]
+    before, after = stages[worst]["test"]["accuracy"], stages[worst]["test_after_last_stage"]["accuracy"]
+    return [
+        adds,
+        f"Most was forgotten of {worst}: {percent(before)} of its own test images were judged rightly right after it, "
+        f"and {percent(after)} after {_FINAL}.",
+    ]
+
+
+def calibration_sentence(metrics: Mapping[str, Any]) -> str:
+    """Say how far a score can be taken at its word."""
+    return (
+        f"Of the faces with a score of 0.8, eight in ten ought to be fake. On the held-out faces scores are off by "
+        f"{number(metrics['generalization']['ece'])} on average (expected calibration error; 0 is perfect)."
+    )
+
+
+def band_sentences(metrics: Mapping[str, Any]) -> list[str]:
+    """Say what the unsure band is and does."""
+    band = metrics["coverage"]
+    low, high = band.get("unsure_low"), band.get("unsure_high")
+    if low is None or high is None:
+        return [f"{UNDEFINED}: the unsure band is not in metrics.json, which an older version wrote."]
+    target = percent(band["target_accuracy"])
+    if high <= low:
+        return [
+            f"The unsure band is empty: on validation images {target} of all answers were right without one (or there "
+            "was one class only), so every face is answered."
+        ]
+    said = [
+        f"A score from {low:.3f} to {high:.3f} is answered with “unsure”. The band was fitted on validation images, so "
+        f"that {target} of the answers given there are right."
+    ]
+    if not band["n_answered"]:
+        return [*said, "On the held-out faces nothing is left to answer: every score is unsure."]
+    shares = [
+        f"{percent(band[f'{name}_coverage'])} of the {name} ones"
+        for name in ("real", "fake")
+        if f"{name}_coverage" in band
+    ]
+    return [
+        *said,
+        f"On the held-out faces it lets {percent(band['coverage'])} be answered ({' and '.join(shares)}), and "
+        f"{percent(band['accuracy'])} of these {band['n_answered']:,} answers are right, against "
+        f"{percent(metrics['generalization']['accuracy'])} without a band.",
+    ]
+
+
+def worst_cell_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Name the cell of the robustness table where the detector does worst."""
+    cells = [row for row in rows if row["balanced_accuracy"] is not None and row["perturbation"] != UNCHANGED]
+    cells = [row for row in cells if row["set"] != MACRO] or cells
+    if not cells:
+        return f"{UNDEFINED}: a balanced accuracy needs real and fake faces, and these are of one class."
+    worst = min(cells, key=lambda row: row["balanced_accuracy"])
+    change = worst["change"]
+    against = (
+        f"{abs(change):.3f} {'below' if change < 0 else 'above'} the unchanged pictures" if change else "unchanged"
+    )
+    return (
+        f"Worst cell: “{worst['perturbation']}” on {worst['set']}, balanced accuracy "
+        f"{number(worst['balanced_accuracy'])} (AUC {number(worst['roc_auc'])}), {against}. A coin gets 0.500."
+    )
+
+
+def shortcut_sentence(metrics: Mapping[str, Any]) -> str:
+    """Say what is left when framing, size and format are made equal."""
+    probe, before = metrics.get("shortcut_probe") or {}, metrics["robustness"].get(UNCHANGED) or {}
+    if "change" not in probe:
+        return f"Shortcut probe: {UNDEFINED}, not measured or of one class only."
+    change = probe["change"]
+    if change <= -_LARGE_FALL:
+        meaning = "much of what it goes by does not survive this: framing, size, coding, or detail finer than that"
+    elif change <= -_FALL:
+        meaning = "a part of what it goes by does not survive this"
+    else:
+        meaning = "it hardly goes by any of these"
+    return (
+        "Shortcut probe: with framing, size and JPEG quality made alike for all pictures, the balanced accuracy goes "
+        f"from {number(before.get('balanced_accuracy'))} to {number(probe['balanced_accuracy'])}: {meaning}."
+    )
+
+
+def mistake_counts(metrics: Mapping[str, Any]) -> str:
+    """Count the wrong answers."""
+    pooled = metrics["generalization"]
+    wrong = {name: round(pooled[f"n_{name}"] * (1 - pooled.get(f"{name}_accuracy", 1))) for name in ("real", "fake")}
+    return (
+        f"{sum(wrong.values()):,} of {pooled['n_real'] + pooled['n_fake']:,} answers are wrong: {wrong['real']:,} real "
+        f"faces called fake, and {wrong['fake']:,} fakes called real."
+    )

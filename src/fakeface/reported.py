@@ -1,0 +1,122 @@
+"""What an evaluation left in reports/, read for the page that tells it: numbers, scores, curves, and what was run."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fakeface import HELDOUT, LABELS, STAGES
+from fakeface.tables import read_json, read_rows
+
+if TYPE_CHECKING:
+    from fakeface.device import Device
+    from fakeface.params import Params
+
+RUN = "run.json"
+_CURVES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
+_ROBUSTNESS_NUMBERS = ("balanced_accuracy", "change", "roc_auc", "n_real", "n_fake")
+
+
+@dataclass(frozen=True)
+class ReportedScores:
+    """Faces of one set: paths, sources (N,) str, labels (N,) int64, and the scores (N,) after each stage."""
+
+    paths: Sequence[str]
+    sources: Sequence[str]
+    labels: npt.NDArray[np.int64]
+    scores: Mapping[str, npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Reported:
+    """Files of reports/: metrics.json, scores.csv by set, robustness.csv, history/, timing/, data/split.json, run.json.
+
+    An undefined number of the robustness table is None; a stage without timing is left out of `timings`.
+    """
+
+    metrics: Mapping[str, Any]
+    sets: Mapping[str, ReportedScores]
+    robustness: Sequence[Mapping[str, Any]]
+    histories: Mapping[str, Sequence[Mapping[str, str]]]
+    timings: Mapping[str, Mapping[str, Any]]
+    split: Mapping[str, Any]
+    run: Mapping[str, Any]
+
+
+def run_facts(params: Params, device: Device, tags: Mapping[str, str]) -> dict[str, Any]:
+    """Return what run.json holds: parameters, settings of each stage, device, versions, and commit where it is known.
+
+    Args:
+        params: of the experiment.
+        device: what the evaluation ran on.
+        tags: of `tracking.identity.identify`.
+    """
+    from importlib.metadata import version
+
+    import tensorflow as tf
+
+    from fakeface.params import experiment_parameters
+
+    return {
+        "parameters": experiment_parameters(params),
+        "stages": {stage: params.stage_settings(stage).model_dump() for stage in STAGES},
+        "device": device.name,
+        "precision": device.precision,
+        "versions": {
+            "fakeface": version("fakeface"),
+            "Python": platform.python_version(),
+            "TensorFlow": tf.__version__,
+            "NumPy": np.__version__,
+        },
+        "commit": tags.get("git.commit", "no-commit").replace("no-commit", "") or None,
+        "uncommitted": tags.get("git.dirty_files", ""),
+        "experiment": tags.get("dvc.experiment"),
+    }
+
+
+def read_reported(folder: Path) -> Reported:
+    """Read reports/ as the evaluation left it.
+
+    Raises:
+        UserError: a file is missing or is not what the evaluation writes.
+    """
+    timings = {stage: folder / "timing" / f"{stage}.json" for stage in STAGES}
+    return Reported(
+        metrics=read_json(folder / "metrics.json"),
+        sets=_read_scores(folder / "scores.csv"),
+        robustness=[_robustness_row(row) for row in _rows(folder / "robustness.csv", ("perturbation", "set"))],
+        histories={stage: _rows(folder / "history" / f"{stage}.csv", _CURVES) for stage in STAGES},
+        timings={stage: read_json(path) for stage, path in timings.items() if path.is_file()},
+        split=read_json(folder / "data" / "split.json"),
+        run=read_json(folder / RUN),
+    )
+
+
+def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    return list(read_rows(path, columns))
+
+
+def _robustness_row(row: Mapping[str, str]) -> dict[str, Any]:
+    return {**row, **{name: float(row[name]) if row[name] else None for name in _ROBUSTNESS_NUMBERS}}
+
+
+def _read_scores(path: Path) -> dict[str, ReportedScores]:
+    rows = _rows(path, ("set", "path", "source", "label", *STAGES))
+    by_set: dict[str, list[dict[str, str]]] = {name: [] for name in (HELDOUT, *STAGES)}
+    for row in rows:
+        by_set.setdefault(row["set"], []).append(row)
+    return {
+        name: ReportedScores(
+            paths=[row["path"] for row in of_set],
+            sources=[row["source"] for row in of_set],
+            labels=np.array([LABELS[row["label"]] for row in of_set], np.int64),
+            scores={stage: np.array([float(row[stage]) for row in of_set]) for stage in STAGES},
+        )
+        for name, of_set in by_set.items()
+    }
