@@ -46,9 +46,10 @@ def draw_calibration(reported: Reported) -> str:
     """Return an SVG of the calibration on the held-out faces and on the last stage's own test images."""
     sets = {"held out": reported.sets[HELDOUT], f"{_FINAL} test": reported.sets[_FINAL]}
     whole = {name: (faces.labels, faces.scores[_FINAL]) for name, faces in sets.items() if faces.labels.size}
-    with svg_drawing(4.6, "Does a score mean what it says?") as (figure, picture):
+    with svg_drawing(5.2, "Does a score mean what it says?") as (figure, picture):
         plot_reliability(figure, whole)
-        figure.axes[0].legend(loc="upper left", fontsize=9)
+        figure.axes[0].get_legend().remove()  # type: ignore[union-attr]
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower left", fontsize=9)
     return picture.text
 
 

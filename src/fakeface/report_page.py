@@ -69,7 +69,7 @@ def report_page(reported: Reported, heldout: Store | None, mistakes: int) -> str
         histories=report_figures.draw_histories(reported),
         roc=report_figures.draw_roc_curves(faces),
         calibration=report_figures.draw_calibration(reported),
-        scores=report_figures.draw_scores(reported, None if None in band else band),  # type: ignore[arg-type]
+        scores=report_figures.draw_scores(reported, None if None in band else band),
         mistakes=list(zip(wrong, pictures, strict=True)),
         pictures_wanted=bool(mistakes),
         run=reported.run,

@@ -66,12 +66,12 @@ def headline(metrics: Mapping[str, Any]) -> str:
 
 def context(metrics: Mapping[str, Any]) -> str:
     """Compare the result with the notebook's claim and the survey, and say how far that goes."""
-    of_note = f" Here they are: {metrics['note']}." if metrics.get("note") else ""
+    here = f"; those here: {metrics['note']}" if metrics.get("note") else ""
     return (
         f"For comparison: the notebook from which this began claimed {percent(SEED_ACCURACY)}, on a test set where "
-        f"always answering “fake” gets about {NOTEBOOK_CONSTANT:.0%}; about a hundred people, asked about 15 faces "
-        f"each, were right in {percent(HUMAN_ACCURACY)}. Both stood on other images, so they give a scale and no race."
-        f"{of_note}"
+        f"always answering “fake” gets about {100 * NOTEBOOK_CONSTANT:.0f}\u00a0%; about a hundred people, asked "
+        f"about 15 faces each, were right in {percent(HUMAN_ACCURACY)}. Both stood on other images, so they "
+        f"give a scale and no race{here}."
     )
 
 
@@ -129,8 +129,8 @@ def band_sentences(metrics: Mapping[str, Any]) -> list[str]:
     target = percent(band["target_accuracy"])
     if high <= low:
         return [
-            f"The unsure band is empty: on validation images {target} of all answers were right without one (or there "
-            "was one class only), so every face is answered."
+            f"The unsure band is empty: on validation images {target} or more of all answers were right without one "
+            "(or there was one class only), so every face is answered."
         ]
     said = [
         f"A score from {low:.3f} to {high:.3f} is answered with “unsure”. The band was fitted on validation images, so "

@@ -291,6 +291,7 @@ def test_mlflow_has_the_numbers_of_metrics_json(reproduced: Reproduced, row: Row
 def test_mlflow_has_the_pictures(rows: Rows, row: Row) -> None:
     files = {file.path for file in rows.client.list_artifacts(row.run.info.run_id, "evaluation")}
     assert {"evaluation/roc.png", "evaluation/curves.png", "evaluation/metrics.json"} <= files
+    assert {"evaluation/report.html", "evaluation/run.json"} <= files
     data = {file.path for file in rows.client.list_artifacts(row.run.info.run_id, "data")}
     assert {"data/audit.html", "data/audit.json", "data/split.json", "data/rejected.csv"} <= data
 
