@@ -334,7 +334,7 @@ def apportion(total: int, weights: Mapping[str, float]) -> dict[str, int]:
 
 
 def _without_contradictions(group: Sequence[Candidate], gone: list[Rejected]) -> list[Candidate]:
-    if len({member.file.label for member in group}) == 1:
+    if len(group) == 1 or len({member.file.label for member in group}) == 1:
         return list(group)
     labels: dict[str, set[str]] = defaultdict(set)
     for member in group:
