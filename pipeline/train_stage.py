@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fakeface import STAGES
 from fakeface.errors import UserError, one_sentence_errors
@@ -83,15 +83,9 @@ def _train_and_write(
     speed = {"seconds": trained.fit.seconds, "images_per_second": trained.fit.images_per_second}
     write_json(Path(f"reports/timing/{stage}.json"), speed | {"device": device.name, "precision": device.precision})
     write_json(Path(f"reports/validation/{stage}.json"), trained.validation)
-    run.log_metrics({"seconds": trained.fit.seconds, **_validation_aucs(trained.validation)})
+    run.log_metrics({"seconds": trained.fit.seconds})
     run.set_tags({"device": f"{device.kind}: {device.name}", "precision": device.precision})
     saved.finish(Path(f"models/{stage}.h5"))
-
-
-def _validation_aucs(validation: dict[str, Any]) -> dict[str, float]:
-    """Return the ROC AUC of each pair of sources under a name for MLflow."""
-    rows = {"macro": validation["macro"], **validation["source_pairs"]} if validation else {}
-    return {f"validation_roc_auc/{name}": row["roc_auc"] for name, row in rows.items()}
 
 
 if __name__ == "__main__":

@@ -238,7 +238,7 @@ def _calibration(validation: ImagePool, scores: Scores) -> Calibration:
 def validation_metrics(validation: ImagePool, scores: Scores, calibration: Calibration) -> dict[str, Any]:
     """Return what to choose experiments by: balanced accuracy and ROC AUC of each real source against each fake.
 
-    `macro` is the mean of `source_pairs`. The threshold comes from the same images, so the balanced accuracies are a
+    `macro` is the mean of `pairs`. The threshold comes from the same images, so the balanced accuracies are a
     little too good; no held-out image is looked at. Empty where the validation images are of one class.
     """
     rows = per_pair(validation.sources.tolist(), validation.labels, scores, calibration.threshold)
@@ -246,4 +246,4 @@ def validation_metrics(validation: ImagePool, scores: Scores, calibration: Calib
     if not pairs:
         return {}
     macro = {key: float(np.mean([row[key] for row in pairs.values()])) for key in ("balanced_accuracy", "roc_auc")}
-    return {"macro": macro, "source_pairs": pairs}
+    return {"macro": macro, "pairs": pairs}

@@ -252,6 +252,7 @@ def test_mlflow_has_every_parameter(reproduced: Reproduced, row: Row) -> None:
     params = reproduced.project.params()
     del params["data"]["profiles"]  # of these the tags say which was taken
     del params["promote"]  # judges a result, and makes none
+    del params["report"]  # shows a result, and makes none
     params["recipes"] = {"default": params["recipes"]["default"]}
     expected = dict(_leaves(params))
     assert expected["lr"] == 0.001
@@ -286,6 +287,8 @@ def test_mlflow_has_the_numbers_of_metrics_json(reproduced: Reproduced, row: Row
         assert logged[f"source_{source}_accuracy"] == pytest.approx(metrics["sources"][source]["accuracy"])
     for stage in STAGES:
         assert logged[f"{stage}_test_accuracy"] == pytest.approx(metrics["stages"][stage]["test"]["accuracy"])
+        validation = reproduced.project.read_json(f"reports/validation/{stage}.json")
+        assert logged[f"{stage}_validation_macro_roc_auc"] == pytest.approx(validation["macro"]["roc_auc"])
 
 
 def test_mlflow_has_the_pictures(rows: Rows, row: Row) -> None:

@@ -67,7 +67,7 @@ def _complete(project_root: Path, of_result: str, environ: Mapping[str, str]) ->
 
     params = load_params(project_root / "params.yaml")
     parameters = experiment_parameters(params)
-    metrics = read_json(project_root / _REPORTS / "metrics.json")
+    metrics = _with_validation(read_json(project_root / _REPORTS / "metrics.json"), project_root)
     hashes = dvc_lock.hashes_of(project_root)
     told = {f"data.{name}": metrics[name] for name in ("profile", "note") if metrics.get(name)}
     result = Result(
@@ -81,6 +81,20 @@ def _complete(project_root: Path, of_result: str, environ: Mapping[str, str]) ->
     )
     tags = told | dvc_lock.experiment_tags(hashes, params.data.root)
     return log_evaluation(project_root, parameters, result, tags=tags, environ=environ)
+
+
+def _with_validation(metrics: dict[str, Any], project_root: Path) -> dict[str, Any]:
+    """`metrics`, with what each stage reached on validation images beside what it reached on others."""
+    from fakeface.tables import read_json
+
+    of_stages = {
+        stage: {
+            **metrics["stages"][stage],
+            "validation": read_json(project_root / _REPORTS / f"validation/{stage}.json"),
+        }
+        for stage in STAGES
+    }
+    return metrics | {"stages": of_stages}
 
 
 def _detector(project_root: Path, params: Params, metrics: Mapping[str, Any], hashes: Mapping[str, str]) -> Detector:
