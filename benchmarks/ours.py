@@ -63,6 +63,14 @@ def fresh_network(params: Params) -> Any:
     return build_network(recipe.network, params.image_size, recipe.batch_norm_momentum)
 
 
+def seed_network() -> Any:
+    """Return the seed recipe's network, to be looked at in the benchmark's own process."""
+    from fakeface.device import quiet_tensorflow
+
+    quiet_tensorflow()
+    return fresh_network(params_of("seed"))
+
+
 def read(turns: Turns, store: Path, recipe: str, stage: str, images: int, fast: bool = True) -> None:
     """Read and augment about `images` images a turn, for nobody; not `fast`: with the libraries the recipe names."""
     from fakeface.device import prepare_tensorflow

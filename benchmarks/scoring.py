@@ -33,7 +33,7 @@ def main(data: Path, rounds: int, images: int) -> list[Row]:
         )
     mine, theirs, alone, default = (speeds[name] for name in ("ours", "notebook", "alone", "default"))
     peak, in_words = peak_of(speeds)
-    gflop = _gflop()
+    gflop = forward_flops(ours.seed_network()) / 1e9
     return [
         Row(
             "3 scoring JPEGs, the seed's network",
@@ -59,13 +59,6 @@ def main(data: Path, rounds: int, images: int) -> list[Row]:
             how=f"{alone.per_second:.0f} images/s, {gflop:.2f} GFLOP each; {in_words}",
         ),
     ]
-
-
-def _gflop() -> float:
-    from fakeface.device import quiet_tensorflow
-
-    quiet_tensorflow()
-    return forward_flops(ours.fresh_network(ours.params_of("seed"))) / 1e9
 
 
 if __name__ == "__main__":

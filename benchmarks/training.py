@@ -31,7 +31,7 @@ def main(data: Path, rounds: int, steps: int) -> list[Row]:
         )
     mine, theirs, read = speeds["ours"], speeds["notebook"], speeds["input"]
     peak, in_words = peak_of(speeds)
-    gflop = _gflop()
+    gflop = training_flops(ours.seed_network()) / 1e9
     return [
         Row(
             "1 training, the seed's network",
@@ -57,13 +57,6 @@ def main(data: Path, rounds: int, steps: int) -> list[Row]:
             how=f"{read.processor_ms:.2f} of {mine.processor_ms:.1f} ms of processor time an image",
         ),
     ]
-
-
-def _gflop() -> float:
-    from fakeface.device import quiet_tensorflow
-
-    quiet_tensorflow()
-    return training_flops(ours.fresh_network(ours.params_of("seed"))) / 1e9
 
 
 if __name__ == "__main__":
