@@ -21,6 +21,7 @@ import pytest
 
 from fakeface import STAGES, tracking
 from fakeface.errors import UserError
+from fakeface.tracking import comparison
 from fakeface.tracking.identity import identify
 from fakeface.tracking.ledger import known_row
 from fakeface.tracking.naming import LONGEST_NAME, LONGEST_VALUE, flat_metrics, flat_parameters
@@ -315,6 +316,23 @@ def test_an_edit_during_a_real_dvc_repro_splits_no_row_and_its_end_is_noticed(pr
     tracking.bury_the_dead(project, NOTHING)
     assert _rows(project)[parent].info.status == "FINISHED"
     assert _rows(project)[parent].data.tags["fakeface.evaluated"] == "false"
+
+
+def test_the_comparison_has_an_axis_for_each_parameter_that_differs(project: Path) -> None:
+    _write_histories(project, *STAGES)
+    long = "x" * 200
+    for name, rate, size in (("one", 0.1, 32), ("two", 0.1, 64), ("three", 0.2, 64)):
+        parameters = {"lr": rate, "batch_size": size, "seed": 20, long: rate}
+        tracking.log_evaluation(project, parameters, _result(project), environ={"DVC_EXP_NAME": name})
+    kept = _client(project).get_experiment_by_name("fakeface").tags[comparison.TAG]
+    charts = {chart["type"]: chart for chart in json.loads(kept)["compareRunCharts"]}
+    assert charts["PARALLEL"]["selectedParams"] == ["lr", "batch_size"]
+    assert charts["PARALLEL"]["selectedMetrics"] == ["generalization_accuracy"]
+    assert charts["SCATTER"]["xaxis"]["key"] == "lr"
+    colours = [row.data.tags["mlflow.runColor"] for name, row in _rows(project).items() if "/" not in name]
+    assert len(set(colours)) == 3
+    widest = comparison.view([f"{number}{long}"[:80] for number in range(5)])
+    assert len(widest) <= 5000  # MLflow takes no longer tag
 
 
 # ---- again ----

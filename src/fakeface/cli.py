@@ -88,7 +88,8 @@ def runs(name: str) -> None:
     from fakeface.params import load_params
 
     metric = load_params(Path("params.yaml")).promote.metric
-    found = [row for row in tracking.list_rows(Path.cwd(), metric) if name in ("", row.name)]
+    listing = tracking.list_rows(Path.cwd(), metric)
+    found = [row for row in listing.rows if name in ("", row.name)]
     if not found:
         raise UserError(f"MLflow has no experiment{f' {name!r}' if name else ' yet'}; `dvc repro` records the result.")
     width = max(len(row.name) for row in found)
@@ -96,6 +97,8 @@ def runs(name: str) -> None:
     for row in found:
         value = "–" if row.value is None else f"{row.value:.3f}"
         click.echo(f"{row.name:{width}}  {value:>17}  {row.status:8}  {row.address}")
+    if not name:
+        click.echo(f"all compared: {listing.comparison}")
 
 
 @main.command()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakeface.tracking import addresses
+from fakeface.tracking import addresses, comparison
 from fakeface.tracking.identity import identify
 from fakeface.tracking.mlflow_store import STAGE, WHOLE
 from fakeface.tracking.page import open_store
@@ -23,8 +23,16 @@ class Listed:
     address: str
 
 
-def list_rows(project_root: Path, metric: str, environ: Mapping[str, str] = os.environ) -> list[Listed]:
-    """Every experiment of this project's table in MLflow, the newest first.
+@dataclass(frozen=True)
+class Listing:
+    """The rows of a table, the newest first, and the page that compares them."""
+
+    rows: list[Listed]
+    comparison: str
+
+
+def list_rows(project_root: Path, metric: str, environ: Mapping[str, str] = os.environ) -> Listing:
+    """Every experiment of this project's table in MLflow.
 
     Raises:
         UserError: the store cannot be opened.
@@ -32,15 +40,16 @@ def list_rows(project_root: Path, metric: str, environ: Mapping[str, str] = os.e
     store = open_store(project_root, environ)
     collection = store.client.get_experiment_by_name(identify(project_root, environ).collection)
     if collection is None:
-        return []
+        return Listing([], "")
     found = store.client.search_runs([collection.experiment_id], f"tags.`{STAGE}` = '{WHOLE}'")
-    place = f"{addresses.page(store.uri)}/#/experiments/{collection.experiment_id}/runs"
-    return [
+    page = addresses.page(store.uri)
+    rows = [
         Listed(
             run.info.run_name,
             run.info.status.lower(),
             run.data.metrics.get(f"generalization_{metric}"),
-            f"{place}/{run.info.run_id}",
+            f"{page}/#/experiments/{collection.experiment_id}/runs/{run.info.run_id}",
         )
         for run in found
     ]
+    return Listing(rows, comparison.address(page, collection.experiment_id))

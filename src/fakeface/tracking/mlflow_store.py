@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fakeface import STAGES
-from fakeface.tracking import alive, local_files
+from fakeface.tracking import alive, comparison, local_files
 from fakeface.tracking.identity import Experiment, private_folder
 from fakeface.tracking.ledger import Ledger
 from fakeface.tracking.naming import clean_name, same, short_value
@@ -25,7 +25,7 @@ KEY, CONTENT, STAGE, EVALUATED = "fakeface.key", "fakeface.content", "fakeface.s
 LAST_WORDS, RESTORED, RESULT = "fakeface.last_words", "fakeface.restored_from_cache", "fakeface.result"
 CHILD, DETECTOR = "fakeface.child", "fakeface.detector"  # a stage's row; the result, MLflow's model and its version
 WHOLE = "experiment"  # what the tag STAGE says of a parent
-_NOTE, _PARENT = "mlflow.note.content", "mlflow.parentRunId"
+_NOTE, _PARENT, _COLOUR = "mlflow.note.content", "mlflow.parentRunId", "mlflow.runColor"
 _RESULTS = ("loss", "accuracy")  # metrics that end so tell one training from another; a speed does not
 QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -161,6 +161,14 @@ class MlflowStore:
             self._add_detector(parent, experiment.name, checkpoint, result)
         self._set_tags(parent, {RESULT: result["digest"], EVALUATED: "true"})
         self._close(parent, "FINISHED", "", event.time_ms)
+        self._compare(experiment)
+
+    def _compare(self, experiment: Experiment) -> None:
+        """Let MLflow's comparison show the parameters that differ between the rows there are now."""
+        where = self._collection(experiment.collection)
+        rows = self.client.search_runs([where], f"tags.`{EVALUATED}` = 'true'", max_results=comparison.ROWS)
+        view = comparison.view(comparison.differing([row.data.params for row in rows]))
+        self.client.set_experiment_tag(where, comparison.TAG, view)
 
     def _complete_stage(self, event: Event, experiment: Experiment, stage: str) -> None:
         result = event.payload
@@ -220,7 +228,8 @@ class MlflowStore:
 
     def _parent(self, experiment: Experiment, time_ms: int) -> str:
         identity = {KEY: experiment.key, CONTENT: experiment.content_key, STAGE: WHOLE}
-        tags = {**experiment.tags, **identity, _NOTE: experiment.note}
+        colour = comparison.colour(len(self._ledger.rows(experiment.collection)))
+        tags = {**experiment.tags, **identity, _NOTE: experiment.note, _COLOUR: colour}
 
         def adopt_or_create() -> str:
             return self._adopt(experiment, tags) or self._create(experiment, experiment.name, tags, time_ms)

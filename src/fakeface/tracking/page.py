@@ -9,16 +9,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fakeface.errors import UserError
-from fakeface.tracking import local_files
+from fakeface.tracking import comparison, local_files
 from fakeface.tracking.addresses import without_password
-from fakeface.tracking.identity import main_folder
+from fakeface.tracking.identity import identify, main_folder
 from fakeface.tracking.mlflow_store import QUIET, MlflowStore
 from fakeface.tracking.reasons import reason
 from fakeface.tracking.runs import bury_the_dead, deliver
 
+_NO_WORKERS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # six processes of 250 MB for jobs that nobody submits
+
 
 def serve_page(project_root: Path, host: str, port: int) -> None:
-    """Close the rows of killed runs, send what waits, and become MLflow's server until Ctrl-C.
+    """Send what waits, close the rows of killed runs, and become MLflow's server until Ctrl-C.
 
     Raises:
         UserError: the port is taken, or the runs are on a server that has a page of its own.
@@ -27,18 +29,21 @@ def serve_page(project_root: Path, host: str, port: int) -> None:
     if elsewhere.startswith(("http://", "https://")):
         raise UserError("MLFLOW_TRACKING_URI names a server, which has its own page; open that address in a browser.")
     _refuse_taken_port(host, port)
-    bury_the_dead(project_root)
     deliver(project_root)
     store = open_store(project_root)
-    print(f"MLflow's page: http://{host}:{port} (Ctrl-C ends it)", flush=True)
+    place = f"http://{host}:{port}"
+    print(f"MLflow's page: {place} (Ctrl-C ends it)", flush=True)
+    collection = store.client.get_experiment_by_name(identify(project_root).collection)
+    if collection:
+        print(f"The experiments compared: {comparison.address(place, collection.experiment_id)}", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
     command += ["--backend-store-uri", store.uri, "--default-artifact-root", local_files.artifacts(store.main)]
     command += ["--workers", "1"]
-    os.execve(sys.executable, command, {**os.environ, **QUIET})
+    os.execve(sys.executable, command, {**os.environ, **QUIET, **_NO_WORKERS})
 
 
 def open_store(project_root: Path, environ: Mapping[str, str] = os.environ) -> MlflowStore:
-    """The project's tracking store, connected.
+    """The project's tracking store, connected; the rows of runs that were killed are closed first.
 
     Raises:
         UserError: it cannot be opened.
@@ -49,6 +54,7 @@ def open_store(project_root: Path, environ: Mapping[str, str] = os.environ) -> M
         store.connect()
     except Exception as error:
         raise UserError(f"The tracking store {without_password(store.uri)} {reason(error)}.") from None
+    bury_the_dead(project_root, environ)
     return store
 
 
