@@ -50,7 +50,7 @@ def train(turns: Turns, store: Path, recipe: str, images: int) -> None:
     chosen, settings = params.chosen_recipe(), params.stage_settings("stage2")
     batches, per_epoch, size = _batches(params, "stage2", store, on_opencv(chosen.augmentation_steps("stage2")))
     model = fresh_network(params)
-    compile_for_training(model, chosen.schedule, settings.lr, per_epoch * EPOCHS)
+    compile_for_training(model, chosen.schedule, settings.lr, per_epoch * EPOCHS, chosen.weight_decay)
     pauses = Pauses(turns, max(1, images // size), size)
     model.fit(batches, epochs=EPOCHS, steps_per_epoch=per_epoch, callbacks=[pauses], verbose=0)
 

@@ -125,6 +125,23 @@ def test_brightness_is_that_of_imagedatagenerator(factor: float) -> None:
     assert np.array_equal(arrays.brightness(fractions.clip(0, 255), factors), expected)
 
 
+def test_gamma_bends_the_middle_tones_and_keeps_black_and_white() -> None:
+    images = np.repeat(np.array([0, 64, 255], np.uint8), 3).reshape(1, 1, 3, 3)
+    darker, same, lighter = (arrays.gamma(images, column(power))[0, 0, :, 0] for power in (2.0, 1.0, 0.5))
+    assert darker.tolist() == [0, 16, 255]  # 255 × (64/255)²
+    assert same.tolist() == [0, 64, 255]
+    assert lighter.tolist() == [0, 128, 255]
+
+
+def test_gamma_is_drawn_evenly_to_both_sides() -> None:
+    images = np.full((400, 1, 1, 3), 128, np.uint8)
+    levels = run_eagerly([{"op": "gamma", "strength": 0.5}], images)[:, 0, 0, 0].astype(float)
+    exponents = np.log(levels / 255) / np.log(128 / 255)
+    assert np.log(exponents).min() == pytest.approx(-0.5, abs=0.03)
+    assert np.log(exponents).max() == pytest.approx(0.5, abs=0.03)
+    assert abs(np.log(exponents).mean()) < 0.05
+
+
 @pytest.mark.parametrize(
     ("operation", "enhancer"), [(arrays.contrast, ImageEnhance.Contrast), (arrays.saturation, ImageEnhance.Color)]
 )
@@ -384,6 +401,17 @@ def test_framing_zooms_in_within_its_range_and_stays_centred_unless_asked(backen
     linear, offsets = sampled_positions([{**step, "off_centre": 1.0}], 100)
     assert (np.abs(offsets) <= (1 - linear[:, :1, 0]) * 65 / 2 + 0.1).all()  # never leaves the picture
     assert np.abs(offsets).max() > 6
+
+
+@pytest.mark.parametrize("backend", ["opencv", "tensorflow"])
+def test_framing_above_one_makes_the_picture_smaller_and_repeats_its_border(backend: str) -> None:
+    step = {"op": "framing", "low": 1.25, "high": 1.25, "backend": backend}
+    images = np.zeros((2, 65, 65, 3), np.uint8)
+    images[:, 1:-1, 1:-1] = 200  # a black frame one pixel wide
+    smaller = run_eagerly([step], images)
+    bright = (smaller[0, 32, :, 0] > 100).sum()
+    assert abs(bright - 63 / 1.25) <= 2
+    assert not smaller[:, :5].any()
 
 
 def test_flip_beside_a_rotation_is_exact_and_happens_half_of_the_time() -> None:

@@ -16,12 +16,12 @@ from fakeface.checkpoints import save_checkpoint
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.errors import UserError
 from fakeface.inputs import epoch_batches, pool_of, scoring_dataset, training_dataset
-from fakeface.models import with_mirrored_view
+from fakeface.models import build_network, with_mirrored_view
 from fakeface.params import Params, load_params
 from fakeface.scored_sets import evaluate_checkpoints
 from fakeface.scoring import score_pool
 from fakeface.store import Store
-from fakeface.training import TrainedStage, train_stage, write_history
+from fakeface.training import TrainedStage, compile_for_training, train_stage, write_history
 from fakeface.training_state import saved_training
 
 quiet_tensorflow()
@@ -61,6 +61,19 @@ def first_stage(stores: dict[str, Store]) -> TrainedStage:
     params = small_params()
     prepare_tensorflow("cpu", "float32", params.seed, params.deterministic)
     return train_stage(params, "stage1", stores, None, "float32")
+
+
+def test_weight_decay_takes_its_share_times_the_rate_off_each_weight_beside_adams_own_step() -> None:
+    images, labels = np.full((8, SIZE, SIZE, 3), 7.0, np.float32), np.arange(8) % 2
+    weights = []
+    for decay in (0.0, 0.3):
+        model = build_network("residual", SIZE, 0.9)
+        model.set_weights([np.full_like(weight, 0.1) for weight in model.get_weights()])
+        model.get_layer("dropout").rate = 0.0
+        compile_for_training(model, "constant", 0.01, 1, weight_decay=decay)
+        model.train_on_batch(images, labels)
+        weights.append(model.trainable_weights[-2].numpy())
+    assert weights[0] - weights[1] == pytest.approx(np.full_like(weights[0], 0.1 * 0.01 * 0.3), rel=1e-3)
 
 
 def test_every_image_comes_once_an_epoch() -> None:

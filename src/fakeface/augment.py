@@ -259,6 +259,13 @@ def _make_contrast(step: Mapping[str, Any]) -> _Step:
     return _Step(_column(step["low"], step["high"]), arrays.contrast, probability=step["probability"])
 
 
+def _make_gamma(step: Mapping[str, Any]) -> _Step:
+    def draw(seed: Tensor, shape: Tensor) -> Tensor:
+        return tf.exp(_uniform(seed, shape, -step["strength"], step["strength"]))[:, tf.newaxis]
+
+    return _Step(draw, arrays.gamma, probability=step["probability"])
+
+
 def _make_saturation(step: Mapping[str, Any]) -> _Step:
     return _Step(_column(step["low"], step["high"]), arrays.saturation, probability=step["probability"])
 
@@ -329,6 +336,7 @@ def _addons_gaussian_filter2d() -> Callable[..., Tensor]:
 _MAKERS: Mapping[str, Callable[[Mapping[str, Any]], _Step]] = {
     "brightness": _make_brightness,
     "contrast": _make_contrast,
+    "gamma": _make_gamma,
     "saturation": _make_saturation,
     "grey": _make_grey,
     "blur": _make_blur,

@@ -60,6 +60,12 @@ def contrast(images: Images, factors: Drawn) -> Images:
     return _each(images, factors, spread)
 
 
+def gamma(images: Images, exponents: Drawn) -> Images:
+    """Raise each value, as a share of 255, to a power: above 1 the middle tones darken, black and white stay."""
+    shares = np.arange(256) / 255
+    return _each(images, exponents, lambda image, row: _through_table(image, _rounded(255 * shares ** row[0])))
+
+
 def saturation(images: Images, factors: Drawn) -> Images:
     """Mix each image with its grey version: 0 is grey, 1 unchanged, as Pillow's ImageEnhance.Color."""
 
@@ -197,6 +203,10 @@ def _grey_levels(image: Images) -> Images:
 def _blend_table(fixed: float, factor: float) -> npt.NDArray[np.uint8]:
     levels = np.float32(fixed) + np.float32(factor) * (np.arange(256, dtype=np.float32) - np.float32(fixed))
     return levels.clip(0, 255).astype(np.uint8)
+
+
+def _rounded(levels: Drawn) -> npt.NDArray[np.uint8]:
+    return np.rint(levels).astype(np.uint8)
 
 
 def _through_table(image: Images, table: npt.NDArray[np.uint8]) -> Images:

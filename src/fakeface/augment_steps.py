@@ -69,6 +69,7 @@ OPERATIONS: Mapping[str, Mapping[str, Argument]] = {
         "backend": _backend("imgaug", "opencv"),
     },
     # Geometry. Neighbours in the list become one transform with one interpolation; nearest pixels fill the border.
+    # `framing` keeps a share of the side: below 1 it enlarges, above 1 it makes smaller.
     "flip": {"probability": _probability(0.5)},
     "rotate": {
         "degrees": Argument("number", 20.0, 0, 180),
@@ -81,8 +82,8 @@ OPERATIONS: Mapping[str, Mapping[str, Argument]] = {
         "backend": _GEOMETRY_BACKEND,
     },
     "framing": {
-        "low": Argument("number", 0.7, 0.1, 1),
-        "high": Argument("number", 1.0, 0.1, 1),
+        "low": Argument("number", 0.7, 0.1, 2),
+        "high": Argument("number", 1.0, 0.1, 2),
         "off_centre": Argument("number", 0.0, 0, 1),
         "probability": _probability(),
         "backend": _GEOMETRY_BACKEND,
@@ -90,6 +91,10 @@ OPERATIONS: Mapping[str, Mapping[str, Argument]] = {
     # Colour.
     "brightness": _factors(0.5, 1.3),
     "contrast": _factors(0.7, 1.3),
+    "gamma": {
+        "strength": Argument("number", 0.3, 0, 3),
+        "probability": _probability(),
+    },  # exponent from e^-strength to e^strength
     "saturation": _factors(0.7, 1.3),
     "grey": {"probability": _probability(0.1)},
     # What happens to a picture on its way through the net.

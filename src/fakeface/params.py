@@ -71,6 +71,7 @@ class Recipe(_Section):
     epochs: Mapping[str, Positive]
     batch_norm_momentum: Annotated[float, Field(gt=0, lt=1)]
     schedule: Literal["plateau", "cosine", "constant"]
+    weight_decay: Annotated[float, Field(ge=0, le=10)]
     replay: bool
     balance: Literal["none", "source"]
     mirrored_view: bool

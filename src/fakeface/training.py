@@ -64,7 +64,7 @@ def fit_stage(
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
     steps = settings.steps_per_epoch or max(1, len(training) // settings.batch_size)
-    compile_for_training(model, recipe.schedule, settings.lr, steps * settings.epochs)
+    compile_for_training(model, recipe.schedule, settings.lr, steps * settings.epochs, recipe.weight_decay)
     done = _go_on(model, saved, params.deterministic)
     batches = training_dataset(
         training,
@@ -150,12 +150,18 @@ def _validated(pool: ImagePool, steps: int | None, batch_size: int) -> ImagePool
     return pool.where(chosen)
 
 
-def compile_for_training(model: tf.keras.Model, schedule: str, lr: float, total_steps: int) -> None:
-    """Give the model a fresh Adam, the loss and the accuracy; `cosine` falls from lr to lr / 100 over total_steps."""
+def compile_for_training(
+    model: tf.keras.Model, schedule: str, lr: float, total_steps: int, weight_decay: float = 0.0
+) -> None:
+    """Give the model a fresh Adam, the loss and the accuracy; `cosine` falls from lr to lr / 100 over total_steps.
+
+    Before each step every weight loses its product with the rate and `weight_decay` (Loshchilov and Hutter 2019,
+    arXiv:1711.05101).
+    """
     import tensorflow as tf
 
     rate = tf.keras.optimizers.schedules.CosineDecay(lr, total_steps, alpha=0.01) if schedule == "cosine" else lr
-    optimizer = tf.keras.optimizers.Adam(learning_rate=rate)
+    optimizer = tf.keras.optimizers.Adam(learning_rate=rate, weight_decay=weight_decay or None)
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)  # so that a saved training finds a place for Adam's moments
 
