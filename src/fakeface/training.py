@@ -164,6 +164,9 @@ def compile_for_training(
     optimizer = tf.keras.optimizers.Adam(learning_rate=rate, weight_decay=weight_decay or None)
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)  # so that a saved training finds a place for Adam's moments
+    # Where the first step makes these variables, TensorFlow traces it twice, which takes seconds
+    model.compiled_loss.build(model.output)
+    model.compiled_metrics.build(model.output, tf.zeros((1,)))
 
 
 def write_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
