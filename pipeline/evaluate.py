@@ -15,8 +15,12 @@ def main() -> None:
     from fakeface import tracking
 
     with tracking.evaluation_run(Path.cwd(), experiment_parameters(params)):
+        from fakeface.checkpoints import read_facts
         from fakeface.device import prepare_tensorflow
 
+        checkpoints = {stage: Path(f"models/{stage}.h5") for stage in STAGES}
+        for checkpoint in checkpoints.values():
+            read_facts(checkpoint)  # before TensorFlow takes seconds to load: one that is missing is told at once
         device = prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
 
         from fakeface.report_page import write_report_page
@@ -30,7 +34,6 @@ def main() -> None:
         from fakeface.training_state import remove_finished
 
         stores = {role: open_store(Path("datasets/split") / role) for role in (*STAGES, HELDOUT)}
-        checkpoints = {stage: Path(f"models/{stage}.h5") for stage in STAGES}
         for checkpoint in checkpoints.values():
             remove_finished(private_folder(main_folder(Path.cwd()), "training"), checkpoint)
         evaluation = evaluate_checkpoints(

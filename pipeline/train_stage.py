@@ -36,20 +36,23 @@ def main(arguments: list[str]) -> None:
 
 def train(params: Params, stage: str, run: tracking.Run) -> None:
     """Train one stage with its curves going to `run`, and write its files."""
+    from fakeface.checkpoints import read_facts
     from fakeface.device import prepare_tensorflow
     from fakeface.stage_inputs import stage_digest
     from fakeface.store import open_store
     from fakeface.tracking.identity import main_folder, private_folder
 
+    position = STAGES.index(stage)
+    previous = Path(f"models/{STAGES[position - 1]}.h5") if position else None
+    if previous is not None:
+        read_facts(previous)  # before TensorFlow takes seconds to load: one that is missing is told at once
     device = prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
 
     import tensorflow as tf
 
     from fakeface.training_state import remove_finished, saved_training
 
-    position = STAGES.index(stage)
     stores = {name: open_store(Path("datasets/split") / name) for name in STAGES[: position + 1]}
-    previous = Path(f"models/{STAGES[position - 1]}.h5") if position else None
     print(f"{stage}: {params.recipe} recipe on {device.kind} ({device.name}), {device.precision}", flush=True)
     unfinished = private_folder(main_folder(Path.cwd()), "training")
     if previous is not None:

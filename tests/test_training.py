@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -200,6 +203,16 @@ def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[st
             fit_stage(model, params, "stage1", pool, pool, saved=saved)
 
 
+@contextmanager
+def negated_logits(model: Any) -> Iterator[None]:
+    """Have the network answer the opposite."""
+    logits = model.get_layer("logits")
+    weights = logits.get_weights()
+    logits.set_weights([-each for each in weights])
+    yield
+    logits.set_weights(weights)
+
+
 def test_every_checkpoint_is_scored_on_every_set(
     first_stage: TrainedStage, stores: dict[str, Store], tmp_path: Path
 ) -> None:
@@ -207,7 +220,8 @@ def test_every_checkpoint_is_scored_on_every_set(
     for stage in STAGES:
         checkpoints[stage] = tmp_path / f"{stage}.h5"
         uncalibrated = replace(first_stage.facts, stage=stage, calibration=Calibration())
-        save_checkpoint(first_stage.model, uncalibrated, checkpoints[stage])
+        with negated_logits(first_stage.model) if stage == "stage2" else nullcontext():
+            save_checkpoint(first_stage.model, uncalibrated, checkpoints[stage])
     unseen = faces(64, 9, ("phone", "other_generator"))
     heldout = replace(unseen, parts=np.full(64, "heldout"))
     evaluation = evaluate_checkpoints(checkpoints, {**stores, "heldout": heldout}, ["phone"], 16)
@@ -215,5 +229,6 @@ def test_every_checkpoint_is_scored_on_every_set(
     assert {name: len(each.labels) for name, each in evaluation.tests.items()} == dict.fromkeys(STAGES, 40)
     for each in (evaluation.heldout, *evaluation.tests.values()):
         np.testing.assert_array_equal(each.scores["stage1"], each.scores["stage3"])
+        np.testing.assert_allclose(each.scores["stage1"], 1 - each.scores["stage2"], atol=1e-5)
     with pytest.raises(UserError, match=r"evaluate\.sources names 'fone'"):
         evaluate_checkpoints(checkpoints, {**stores, "heldout": heldout}, ["fone"], 16)

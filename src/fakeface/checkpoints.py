@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,10 +77,26 @@ def read_facts(path: Path) -> CheckpointFacts:
 
 def load_detector(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:
     """`load_checkpoint`, as the network that scores: over both views where the checkpoint says so. Not for training."""
+    return next(each_detector([path]))
+
+
+def each_detector(paths: Iterable[Path]) -> Iterator[tuple[tf.keras.Model, CheckpointFacts]]:
+    """Give `load_detector` of each path; use one before the next: those of equal build take turns in one network.
+
+    Building a network, and TensorFlow's first look at it, take longer than scoring hundreds of images.
+    """
     from fakeface.models import with_mirrored_view
 
-    model, facts = load_checkpoint(path)
-    return (with_mirrored_view(model) if facts.mirrored_view else model), facts
+    built: dict[tuple[str, int, float, bool], tuple[tf.keras.Model, tf.keras.Model]] = {}
+    for path in paths:
+        facts = read_facts(path)
+        kind = (facts.network, facts.image_size, facts.batch_norm_momentum, facts.mirrored_view)
+        if kind not in built:
+            network = _built(facts)
+            built[kind] = network, with_mirrored_view(network) if facts.mirrored_view else network
+        network, detector = built[kind]
+        _load_weights(network, facts, path)
+        yield detector, facts
 
 
 def load_checkpoint(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:
@@ -89,14 +105,22 @@ def load_checkpoint(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:
     Raises:
         UserError: as read_facts, and for weights that do not fit the network named.
     """
+    facts = read_facts(path)
+    model = _built(facts)
+    _load_weights(model, facts, path)
+    return model, facts
+
+
+def _built(facts: CheckpointFacts) -> tf.keras.Model:
     from fakeface.models import build_network
 
-    facts = read_facts(path)
-    model = build_network(facts.network, facts.image_size, facts.batch_norm_momentum)
+    return build_network(facts.network, facts.image_size, facts.batch_norm_momentum)
+
+
+def _load_weights(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -> None:
     try:
         model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
         raise UserError(
             f"{path} does not hold the weights of the network '{facts.network}' ({error}); run `dvc repro` again."
         ) from None
-    return model, facts

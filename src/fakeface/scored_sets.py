@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fakeface import HELDOUT, STAGES
 from fakeface.calibration import Calibration
-from fakeface.checkpoints import load_detector
+from fakeface.checkpoints import each_detector, load_detector
 from fakeface.errors import UserError
 from fakeface.inputs import ImagePool, joined_pools, pool_of
 from fakeface.pairs import TEST, face_names, pairs_or_all
@@ -75,8 +75,7 @@ def evaluate_checkpoints(
     everything, ends = joined_pools(list(pools.values())), np.cumsum([len(pool) for pool in pools.values()])[:-1]
     scores: dict[str, dict[str, Scores]] = {name: {} for name in pools}
     calibrations = {}
-    for stage, path in checkpoints.items():
-        model, facts = load_detector(path)
+    for (stage, path), (model, facts) in zip(checkpoints.items(), each_detector(checkpoints.values()), strict=True):
         calibrations[stage] = facts.calibration
         calibrated = facts.calibration.apply(score_pool(model, everything, batch_size, f"with {path.name}"))
         for name, of_set in zip(pools, np.split(calibrated, ends), strict=True):
