@@ -36,6 +36,7 @@ from fakeface.images import Crop, decode_image
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIZE, COMPARED = 128, 2000  # pixels a side; images in the comparison with Pillow
+LOOK = 0.2  # seconds between two looks at a stage, which take the processor some milliseconds
 SOURCES = {  # label, use, share of all images
     "aligned": ("real", {"stage1": 1.0}, 0.125),
     "photographs": ("real", {"stage2": 1.0}, 0.25),
@@ -67,7 +68,7 @@ def run_stage(name: str, workspace: Path, until: Callable[[], bool] = lambda: Fa
         if until():
             os.killpg(process.pid, signal.SIGKILL)
             break
-        time.sleep(0.05)
+        time.sleep(LOOK)
     if process.wait() not in (0, -signal.SIGKILL):
         raise SystemExit(f"the stage {name} failed")
     return Run(time.perf_counter() - start, _processor_of_children() - before, memory)
@@ -127,6 +128,22 @@ def disk(folder: Path) -> int:
 def lines(path: Path) -> int:
     """Lines of a file; 0 where there is none."""
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def grown_beyond(path: Path, limit: int) -> Callable[[], bool]:
+    """Return a question: whether a file has more lines than that by now. Reads only what is new since the last time."""
+    read = counted = 0
+
+    def answer() -> bool:
+        nonlocal read, counted
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(read)
+                new = file.read()
+            read, counted = read + len(new), counted + new.count(b"\n")
+        return counted > limit
+
+    return answer
 
 
 # Comparison
@@ -225,7 +242,7 @@ def killed_runs(workspace: Path, images: int, first: Run) -> Iterator[tuple[str,
     runs = []
     for stage, record in (("download", journal), ("split", index)):
         said(f"{stage}, killed midway and run again")
-        killed = run_stage(stage, workspace, lambda record=record: lines(record) > images // 2)  # type: ignore[misc]
+        killed = run_stage(stage, workspace, grown_beyond(record, images // 2))
         kept = lines(record)
         runs.append(killed + run_stage(stage, workspace))
         yield (
