@@ -12,6 +12,7 @@ from fakeface import HELDOUT, PARTS
 from fakeface.decoded import DecodedImages, Limits, decode_files
 from fakeface.disk import clear_folder
 from fakeface.errors import UserError
+from fakeface.fetch import exclusive
 from fakeface.images import Reencoding
 from fakeface.near_duplicates import near_duplicate_groups
 from fakeface.params import Data, Profile
@@ -36,6 +37,11 @@ def split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data,
         UserError: raw files differ from their manifest, a source has fewer images than its `take` asks for, too many of
             one are unusable, or a part has no image of a label. rejected.csv is written before the last two.
     """
+    with exclusive(into):  # two runs at once would clear each other's folder
+        return _split_dataset(raw, cache, into, reports, data, size)
+
+
+def _split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data, size: int) -> dict[str, Any]:
     collection = read_collection(raw)
     profile = _profile_of(collection, data)
     refuse_short_sources([file.source for file in collection.files], profile, data.rejected_share)
