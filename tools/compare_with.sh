@@ -19,7 +19,8 @@ git clone --quiet --no-checkout . "$folder/base"
 ) >&2
 dvc repro >&2
 git fetch --quiet "$folder/base" HEAD
-echo "Result on the held-out images: $(git rev-parse --short "$commit") against the present files"
+note=$(python -c 'import json; print(json.load(open("reports/metrics.json")).get("note") or "")')
+echo "Result on the held-out images${note:+ ($note)}: $(git rev-parse --short "$commit") against the present files"
 echo
 dvc metrics diff --md --all --precision 3 FETCH_HEAD | sed '1s/FETCH_HEAD/before    /; 1s/workspace/after    /' | awk '
   NR <= 2 ||

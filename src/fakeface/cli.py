@@ -96,7 +96,7 @@ def runs(name: str) -> None:
     click.echo(f"{'experiment':{width}}  {metric:>17}  {'status':8}  page in MLflow (`make ui` serves a local one)")
     for row in found:
         value = "–" if row.value is None else f"{row.value:.3f}"
-        click.echo(f"{row.name:{width}}  {value:>17}  {row.status:8}  {row.address}")
+        click.echo(f"{row.name:{width}}  {value:>17}  {row.status:8}  {row.address}  {row.note}".rstrip())
     if not name:
         click.echo(f"all compared: {listing.comparison}")
 

@@ -30,6 +30,7 @@ class Contender:
     sources: Sequence[str]
     labels: npt.NDArray[np.uint8]
     scores: Floats
+    note: str | None = None  # to be shown with every result, such as "synthetic sample"
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,8 @@ def decide(
     `metric` is a name of `binary_metrics`; more is better. `other_data` allows a comparison on different images.
     """
     name, value = metric.replace("_", " "), _value(candidate, metric)
-    said = [
-        f"The candidate, {candidate.name}, has a {name} of {value:.3f} on {len(candidate.labels):,} held-out images."
-    ]
+    images = f"{len(candidate.labels):,} held-out images" + (f" ({candidate.note})" if candidate.note else "")
+    said = [f"The candidate, {candidate.name}, has a {name} of {value:.3f} on {images}."]
     must = f"It must reach {at_least:.3f} (promote.at_least in params.yaml)"
     if value < at_least:
         return Decision(False, (*said, f"{must}, and misses that by {at_least - value:.3f}."))

@@ -176,7 +176,7 @@ def test_a_row_of_a_restored_experiment_lacks_nothing_that_its_first_run_has(exp
     ]
     assert names[0] == names[1]
     listed = experiments.project.done("fakeface", "runs", RESTORED)
-    assert f"/runs/{restored.run.info.run_id}" in listed
+    assert f"/runs/{restored.run.info.run_id}  synthetic sample\n" in listed
 
 
 def _without_speed(row: Row) -> dict[str, float]:

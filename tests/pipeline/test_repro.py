@@ -322,7 +322,9 @@ mlflow.pyfunc.load_model("models:/fakeface@champion").predict(images).to_csv(sys
 
 def test_a_champion_scores_without_fakeface_as_the_pipeline_does(copied: Project, reproduced: Reproduced) -> None:
     copied.change_params({"promote.at_least": 0.3})
-    assert "now models:/fakeface@champion" in copied.done("fakeface", "promote")
+    promoted = copied.done("fakeface", "promote")
+    assert "now models:/fakeface@champion" in promoted
+    assert f"held-out images ({NOTE})" in promoted
     store = f"sqlite:///{copied.folder / 'mlflow.db'}"
     elsewhere = replace(copied, environment={**copied.environment, "MLFLOW_TRACKING_URI": store})
     elsewhere.done("python", "-c", LOAD, "datasets/split/heldout/images.npy", "answers.csv")

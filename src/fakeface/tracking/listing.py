@@ -15,12 +15,16 @@ from fakeface.tracking.page import open_store
 
 @dataclass(frozen=True)
 class Listed:
-    """A row as a list shows it: DVC's name for the experiment, MLflow's status, a metric if there is one, its page."""
+    """A row as a list shows it: DVC's name for the experiment, MLflow's status, a metric if there is one, its page.
+
+    `note` is to be shown with the metric, such as "synthetic sample".
+    """
 
     name: str
     status: str
     value: float | None
     address: str
+    note: str
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ def list_rows(project_root: Path, metric: str, environ: Mapping[str, str] = os.e
             run.info.status.lower(),
             run.data.metrics.get(f"generalization_{metric}"),
             f"{page}/#/experiments/{collection.experiment_id}/runs/{run.info.run_id}",
+            run.data.tags.get("data.note", ""),
         )
         for run in found
     ]

@@ -100,6 +100,7 @@ def _contender(store: MlflowStore, version: Any) -> Contender:
         sources=[row["source"] for row in rows],
         labels=np.array([LABELS[row["label"]] for row in rows], np.uint8),
         scores=np.array([float(row[final]) for row in rows]),
+        note=store.client.get_run(version.run_id).data.tags.get("data.note"),
     )
 
 
