@@ -57,7 +57,7 @@ def _after(store: Path, steps: int, fast: bool, seed: int) -> tuple[float, float
     _prepare(fast, seed)
     augmentation: Any = ours.params_of("seed").chosen_recipe().augmentation_steps("stage2")
     augment = build_augmentation(ours.on_opencv(augmentation) if fast else augmentation, seed)
-    batches = training_dataset(pool_of([open_store(store)], "train"), augment, BATCH, steps, 1, "none", seed)
+    batches = training_dataset(pool_of([open_store(store)], "train"), augment, BATCH, steps, range(1), "none", seed)
     model = build_network("seed", SIZE, 0.99)
     compile_for_training(model, "constant", 0.001, steps)
     seen = []

@@ -34,7 +34,9 @@ def _batches(params: Params, stage: str, store: Path, steps: Sequence[Mapping[st
     pool = pool_of([open_store(store)], "train")
     per_epoch = max(1, len(pool) // settings.batch_size)
     augment = build_augmentation(steps, params.seed)
-    batches = training_dataset(pool, augment, settings.batch_size, per_epoch, EPOCHS, recipe.balance, params.seed)
+    batches = training_dataset(
+        pool, augment, settings.batch_size, per_epoch, range(EPOCHS), recipe.balance, params.seed
+    )
     return batches, per_epoch, settings.batch_size
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fakeface import STAGES
+from fakeface.cluster import Cluster, cluster_of
 from fakeface.errors import UserError, one_sentence_errors
 from fakeface.params import Params, experiment_parameters, load_params
 from fakeface.tables import write_json
@@ -15,6 +17,7 @@ from fakeface.tables import write_json
 if TYPE_CHECKING:
     from fakeface import tracking
     from fakeface.device import Device
+    from fakeface.distribution import Distribution
     from fakeface.store import Store
     from fakeface.training_state import SavedTraining
 
@@ -25,41 +28,91 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"Say which stage to train: python pipeline/train_stage.py {'|'.join(STAGES)}.")
     stage = arguments[0]
     params = load_params(Path("params.yaml"))
+    cluster = cluster_of(os.environ)
+    if cluster is not None and not cluster.is_chief:
+        help_train(params, stage, cluster)
+        return
     parameters = experiment_parameters(params)
     in_stage = parameters | params.stage_settings(stage).model_dump()
 
     from fakeface import tracking
 
     with tracking.stage_run(Path.cwd(), stage, parameters, stage_parameters=in_stage) as run:
-        train(params, stage, run)
+        train(params, stage, run, cluster)
 
 
-def train(params: Params, stage: str, run: tracking.Run) -> None:
+def train(params: Params, stage: str, run: tracking.Run, cluster: Cluster | None) -> None:
     """Train one stage with its curves going to `run`, and write its files."""
     from fakeface.checkpoints import read_facts
-    from fakeface.device import prepare_tensorflow
     from fakeface.stage_inputs import stage_digest
-    from fakeface.store import open_store
     from fakeface.tracking.identity import main_folder, private_folder
 
-    position = STAGES.index(stage)
-    previous = Path(f"models/{STAGES[position - 1]}.h5") if position else None
+    previous = _checkpoint_before(stage)
     if previous is not None:
         read_facts(previous)  # before TensorFlow takes seconds to load: one that is missing is told at once
-    device = prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
+    device, distribution = _prepared(params, stage, cluster)
 
     import tensorflow as tf
 
     from fakeface.training_state import remove_finished, saved_training
 
-    stores = {name: open_store(Path("datasets/split") / name) for name in STAGES[: position + 1]}
-    print(f"{stage}: {params.recipe} recipe on {device.kind} ({device.name}), {device.precision}", flush=True)
+    stores = _stores(stage)
     unfinished = private_folder(main_folder(Path.cwd()), "training")
     if previous is not None:
         remove_finished(unfinished, previous)
-    digest = stage_digest(Path.cwd(), f"train_{stage}", device.kind, device.precision, tf.__version__)
+    replicas = [f"{distribution.replicas} replicas"] if distribution else []  # they round otherwise than one
+    digest = stage_digest(Path.cwd(), f"train_{stage}", device.kind, device.precision, tf.__version__, *replicas)
     with saved_training(unfinished, f"{stage}-{digest[:16]}") as saved:
-        _train_and_write(params, stage, stores, previous, device, saved, run)
+        if distribution is None:
+            _train_and_write(params, stage, stores, previous, device, saved, run)
+            return
+        epochs = params.stage_settings(stage).epochs
+        with distribution.told_who_is_gone(lambda: f"{saved.progress.epoch} of {epochs} epochs are kept"):
+            _train_and_write(params, stage, stores, previous, device, saved, run, distribution)
+            distribution.wait_for_all()
+
+
+def help_train(params: Params, stage: str, cluster: Cluster) -> None:
+    """Train one stage as the helper of another machine, which writes all."""
+    _, distribution = _prepared(params, stage, cluster)
+    assert distribution is not None
+    from fakeface.training import help_train_stage
+
+    with distribution.told_who_is_gone(lambda: "the chief has kept what was done"):
+        help_train_stage(params, stage, _stores(stage), distribution)
+        distribution.wait_for_all()
+
+
+def _prepared(params: Params, stage: str, cluster: Cluster | None) -> tuple[Device, Distribution | None]:
+    """Choose what to compute on, and say it; with a cluster, once all its machines are there and alike."""
+    from fakeface.device import prepare_tensorflow
+    from fakeface.distribution import distribute
+    from fakeface.stage_inputs import stage_digest
+
+    device = prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
+
+    import tensorflow as tf
+
+    distribution = distribute(cluster, params.stage_settings(stage).batch_size)
+    parts = f", batches in {distribution.replicas} parts" if distribution else ""
+    print(f"{stage}: {params.recipe} recipe on {device.kind} ({device.name}), {device.precision}{parts}", flush=True)
+    if distribution is not None:
+        ours = {path for path in [_checkpoint_before(stage)] if path}  # the chief's alone counts
+        same = stage_digest(Path.cwd(), f"train_{stage}", device.precision, tf.__version__, without=ours)
+        with distribution.told_who_is_gone(lambda: "nothing was begun"):
+            distribution.refuse_others(same)
+    return device, distribution
+
+
+def _stores(stage: str) -> dict[str, Store]:
+    from fakeface.store import open_store
+
+    return {name: open_store(Path("datasets/split") / name) for name in STAGES[: STAGES.index(stage) + 1]}
+
+
+def _checkpoint_before(stage: str) -> Path | None:
+    position = STAGES.index(stage)
+    return Path(f"models/{STAGES[position - 1]}.h5") if position else None
 
 
 def _train_and_write(
@@ -70,6 +123,7 @@ def _train_and_write(
     device: Device,
     saved: SavedTraining,
     run: tracking.Run,
+    distribution: Distribution | None = None,
 ) -> None:
     from fakeface.checkpoints import save_checkpoint
     from fakeface.training import train_stage, write_history
@@ -80,7 +134,7 @@ def _train_and_write(
     for row in done.history:  # for a row that is not the one of the interrupted run
         run.log_epoch(int(row["epoch"]), {name: value for name, value in row.items() if name != "epoch"})
     log_epoch = partial(run.log_epoch, first=done.epoch + 1, of=epochs)
-    trained = train_stage(params, stage, stores, previous, device.precision, [log_epoch], saved)
+    trained = train_stage(params, stage, stores, previous, device.precision, [log_epoch], saved, distribution)
     save_checkpoint(trained.model, trained.facts, Path(f"models/{stage}.h5"))
     write_history(trained.fit.history, Path(f"reports/history/{stage}.csv"))
     speed = {"seconds": trained.fit.seconds, "images_per_second": trained.fit.images_per_second}

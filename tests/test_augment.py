@@ -440,7 +440,7 @@ names = np.full(64, "train")
 pool = pool_of([Store(np.zeros((64, 64, 64, 3), np.uint8), np.zeros(64, np.uint8), names, names, names)], "train")
 build_augmentation([{"op": "gaussian_filter2d"}], 1)(pool.take(np.arange(64)), [0, 0])
 augment = build_augmentation([{"op": "jpeg_compression"}], 1)
-batches = iter(training_dataset(pool, augment, 64, 10**4, 10**4, "none", seed=1).prefetch(20))
+batches = iter(training_dataset(pool, augment, 64, 10**4, range(10**4), "none", seed=1).prefetch(20))
 next(batches)
 next(batches)
 """

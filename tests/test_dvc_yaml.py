@@ -15,6 +15,7 @@ LIBRARY = PROJECT / "src" / "fakeface"
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
 # Reads, writes, checks or reports; decides no output.
 DECIDES_NOTHING = {"errors", "progress", "params", "tables", "disk", "tracking", "fetch", "archives", "transfer"} | {
+    "cluster",
     "processes",
     "python_calls",
     "stage_inputs",
@@ -28,11 +29,13 @@ ONLY_A_NAME = {
     "audit": {"augment_steps", "data_manifest", "decoded", "image_files", "near_duplicates", "origins", "sources"},
     "train": {"images", "jpeg_header", "sources"},
     "evaluate": {
+        "distribution",
         "images",
         "jpeg_header",
         "sources",
         "training",
         "training_callbacks",
+        "whole_batch_norm",
         "augment",
         "augment_arrays",
         "augment_steps",

@@ -27,7 +27,7 @@ from fakeface.augment_steps import check_steps
 from fakeface.python_calls import CALLS
 
 Tensor = Any  # TensorFlow has no type hints
-Augmentation = Callable[[Tensor, Tensor], Tensor]
+Augmentation = Callable[..., Tensor]
 
 _GEOMETRY = ("flip", "rotate", "shift", "framing")
 
@@ -51,17 +51,23 @@ def build_augmentation(steps: Sequence[Mapping[str, Any]], seed: int) -> Augment
 
     images: uint8 (B, H, W, 3), 0..255; step_seed: int64 (2,), for example (epoch, step). Gives images of that shape
     in 0..255: uint8, or float32 after gaussian_filter2d by Addons and gaussian_blur by imgaug. Each image has its own
-    draw, and the same draw whatever the backend.
+    draw, and the same draw whatever the backend. `augment(images, step_seed, first, whole)` does with a part of a batch
+    of `whole` images, from number `first` on, what it would do with it in the whole.
     Raises UserError for an unknown operation or argument.
     """
     plan = _plan(check_steps(steps))
     cv2.setNumThreads(1)  # images are small, and tf.data already runs batches side by side
 
-    def augment(images: Tensor, step_seed: Tensor) -> Tensor:
+    def augment(images: Tensor, step_seed: Tensor, first: Tensor = 0, whole: int | None = None) -> Tensor:
         images = tf.convert_to_tensor(images)
+        shape = tf.shape(images)
         seed_here = tf.random.experimental.stateless_fold_in(tf.cast(step_seed, tf.int64), tf.constant(seed, tf.int64))
         seeds = tf.random.experimental.stateless_split(seed_here, max(1, len(plan)))
-        drawn = [_draw(step, seeds[index], tf.shape(images)) for index, step in enumerate(plan)]
+        if whole is None:
+            drawn = [_draw(step, seeds[index], shape) for index, step in enumerate(plan)]
+        else:
+            for_all = tf.concat([[whole], shape[1:]], axis=0)
+            drawn = [_part(_draw(step, seeds[index], for_all), first, shape[0]) for index, step in enumerate(plan)]
         for on_tensors, neighbours in groupby(drawn, key=lambda item: item[0].on_tensors):
             run = _run_on_tensors if on_tensors else _run_on_arrays
             images = run(images, list(neighbours))
@@ -74,6 +80,11 @@ def _draw(step: _Step, seed: Tensor, shape: Tensor) -> _Drawn:
     seeds = tf.random.experimental.stateless_split(seed, 2)
     chosen = tf.random.stateless_uniform(shape[:1], seeds[0]) < step.probability
     return step, chosen, step.draw(seeds[1], shape)
+
+
+def _part(drawn: _Drawn, first: Tensor, count: Tensor) -> _Drawn:
+    step, chosen, values = drawn
+    return step, chosen[first : first + tf.cast(count, tf.int64)], values[first : first + tf.cast(count, tf.int64)]
 
 
 def _run_on_arrays(images: Tensor, drawn: Sequence[_Drawn]) -> Tensor:

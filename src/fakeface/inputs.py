@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -17,6 +18,24 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 Indices = npt.NDArray[np.int64]
+
+MOST_READERS = 16  # batches that are made side by side: each takes its memory, and Python's lock allows few more
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one process reads of every batch: `count` of `of` equal parts, from the part `first` on."""
+
+    first: int = 0
+    count: int = 1
+    of: int = 1
+
+    def located(self, number: int) -> tuple[int, int]:
+        """Return the batch of the `number`-th part that this process reads, and which part of that batch it is."""
+        return number // self.count, self.first + number % self.count
+
+
+WHOLE = Share()
 
 
 @dataclass(frozen=True)
@@ -109,39 +128,62 @@ def _endless_order(positions: Indices, count: int, rng: np.random.Generator) -> 
 
 def training_dataset(
     pool: ImagePool,
-    augment: Callable[[Any, Any], Any],
+    augment: Callable[..., Any],
     batch_size: int,
     steps_per_epoch: int,
-    epochs: int,
+    epochs: range,
     balance: str,
     seed: int,
-    first_epoch: int = 0,
+    share: Share = WHOLE,
 ) -> tf.data.Dataset:
-    """Return batches (images float32 (B, S, S, 3) in 0..255, labels (B,)) of the epochs from `first_epoch` on.
+    """Return batches (images float32 (B, S, S, 3) in 0..255, labels (B,)) of some epochs, counted from 0.
 
     Batch and augmentation depend on the seed, the epoch and the step alone, so a resumed training sees what an
-    uninterrupted one would have seen.
+    uninterrupted one would have seen. With `share`, its parts of each batch in their order, as they are in the whole.
     """
     import tensorflow as tf
 
     order = lru_cache(2)(partial(epoch_batches, pool, batch_size, steps_per_epoch, balance, seed))
-    read = _reading(pool, batch_size, lambda step: order(step // steps_per_epoch)[step % steps_per_epoch])
+    size = batch_size // share.of
 
-    def batch(step: Any) -> tuple[Any, Any]:
-        images, labels = read(step)
-        return tf.cast(augment(images, tf.stack([tf.constant(seed, tf.int64), step])), tf.float32), labels
+    def positions(number: int) -> Indices:
+        step, part = share.located(number)
+        batch: Indices = order(step // steps_per_epoch)[step % steps_per_epoch]
+        return batch[part * size : (part + 1) * size]
 
-    numbers = tf.data.Dataset.range(first_epoch * steps_per_epoch, epochs * steps_per_epoch)
+    read = _reading(pool, size, positions)
+
+    def batch(number: Any) -> tuple[Any, Any]:
+        images, labels = read(number)
+        step, part = share.located(number)
+        key = tf.stack([tf.constant(seed, tf.int64), step])
+        augmented = augment(images, key) if share.of == 1 else augment(images, key, part * size, batch_size)
+        return tf.cast(augmented, tf.float32), labels
+
+    parts = steps_per_epoch * share.count
+    numbers = tf.data.Dataset.range(epochs.start * parts, epochs.stop * parts)
     batch = tf.autograph.experimental.do_not_convert(batch)  # plain TensorFlow; converting it takes a second
-    return numbers.map(batch, num_parallel_calls=2, deterministic=True).prefetch(4)
+    side_by_side = min(MOST_READERS, max(2, os.cpu_count() or 1))
+    return numbers.map(batch, num_parallel_calls=side_by_side, deterministic=True).prefetch(2 + 2 * share.count)
 
 
-def scoring_dataset(pool: ImagePool, batch_size: int) -> tf.data.Dataset:
-    """Return batches (images float32 in 0..255, labels) of the whole pool in its order, once, nothing changed."""
+def scoring_steps(pool: ImagePool, batch_size: int) -> int:
+    """Return how many batches the pool has, the last one perhaps a small one."""
+    return -(-len(pool) // batch_size)
+
+
+def scoring_dataset(pool: ImagePool, batch_size: int, share: Share = WHOLE) -> tf.data.Dataset:
+    """Return batches (images float32 in 0..255, labels) of the whole pool in its order, once, nothing changed.
+
+    With `share`, its parts of each batch; they differ by an image where the batch cannot be divided equally.
+    """
     import tensorflow as tf
 
     def positions(number: int) -> Indices:
-        return np.arange(number * batch_size, min((number + 1) * batch_size, len(pool)))
+        step, part = share.located(number)
+        batch = np.arange(step * batch_size, min((step + 1) * batch_size, len(pool)))
+        parts: list[Indices] = np.array_split(batch, share.of)
+        return parts[part]
 
     read = _reading(pool, None, positions)
 
@@ -149,8 +191,8 @@ def scoring_dataset(pool: ImagePool, batch_size: int) -> tf.data.Dataset:
         images, labels = read(number)
         return tf.cast(images, tf.float32), labels
 
-    batches = tf.data.Dataset.range(-(-len(pool) // batch_size))
-    return batches.map(tf.autograph.experimental.do_not_convert(batch)).prefetch(4)
+    numbers = tf.data.Dataset.range(scoring_steps(pool, batch_size) * share.count)
+    return numbers.map(tf.autograph.experimental.do_not_convert(batch)).prefetch(4)
 
 
 def _reading(pool: ImagePool, batch_size: int | None, positions_of: Callable[[int], Indices]) -> Callable[[Any], Any]:

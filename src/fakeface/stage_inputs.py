@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import yaml
 from fakeface.store import FACTS
 
 
-def stage_digest(project: Path, stage: str, *more: str) -> str:
+def stage_digest(project: Path, stage: str, *more: str, without: Collection[Path] = ()) -> str:
     """Return a SHA-256 (hex) over the parameters, code and data of a stage of dvc.yaml, and over `more`.
 
     A folder of images counts with the sums that stand in it, which open_store compares with the bytes; a file with its
@@ -21,7 +22,7 @@ def stage_digest(project: Path, stage: str, *more: str) -> str:
     description = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
     parameters = {key: _parameter(params, key.replace("${recipe}", params["recipe"])) for key in description["params"]}
-    files = {path: _sha256(project / path) for path in description["deps"]}
+    files = {path: _sha256(project / path) for path in description["deps"] if Path(path) not in without}
     text = json.dumps([stage, parameters, files, more], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from fakeface.calibration import Calibration, fit_calibration
 from fakeface.checkpoints import CheckpointFacts
 from fakeface.errors import UserError
 from fakeface.evaluation import per_pair
-from fakeface.inputs import ImagePool, pool_of, scoring_dataset, training_dataset
+from fakeface.inputs import WHOLE, ImagePool, Share, pool_of, scoring_dataset, scoring_steps, training_dataset
 from fakeface.params import Params
 from fakeface.scoring import Scores, score_pool
 from fakeface.stopping import stops_between_steps
@@ -27,6 +29,7 @@ from fakeface.training_state import Progress, SavedTraining
 if TYPE_CHECKING:
     import tensorflow as tf
 
+    from fakeface.distribution import Distribution, Replicas
     from fakeface.training_callbacks import EpochListener, Reporter
 
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr")
@@ -49,49 +52,78 @@ def fit_stage(
     validation: ImagePool,
     listeners: Sequence[EpochListener] = (),
     saved: SavedTraining | None = None,
+    distribution: Distribution | None = None,
 ) -> FitResult:
     """Train `model` in place on `training`, validating on `validation` after each epoch.
 
     With `saved`, go on after the last epoch that it keeps, and keep every further one; history and time are those of
-    the whole stage.
+    the whole stage. With `distribution`, on all its replicas, from what `model` and `saved` hold on its chief.
 
     Raises:
-        UserError: the loss is no longer a finite number; names the epoch, the step and the learning rate.
+        UserError: the loss is no longer a finite number (names the epoch, the step and the learning rate), or another
+            machine is gone.
         KeyboardInterrupt, SystemExit: asked for by a signal; raised between two steps.
     """
-    from fakeface.augment import build_augmentation
     from fakeface.training_callbacks import Reporter, Stopper
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
     steps = settings.steps_per_epoch or max(1, len(training) // settings.batch_size)
-    compile_for_training(model, recipe.schedule, settings.lr, steps * settings.epochs, recipe.weight_decay)
-    done = _go_on(model, saved, params.deterministic)
-    batches = training_dataset(
-        training,
-        build_augmentation(recipe.augmentation_steps(stage), params.seed),
-        settings.batch_size,
-        steps,
-        settings.epochs,
-        recipe.balance,
-        params.seed,
-        first_epoch=done.epoch,
+    compiled = partial(
+        compile_for_training,
+        schedule=recipe.schedule,
+        lr=settings.lr,
+        total_steps=steps * settings.epochs,
+        weight_decay=recipe.weight_decay,
     )
+    compiled(model)
+    done = _go_on(model, saved, params.deterministic)
+    replicas = distribution.replicas_of(model, compiled) if distribution else None
+    if replicas:
+        done = Progress(**json.loads(replicas.spread(json.dumps(asdict(done)))))
     reporter = Reporter(stage, settings.epochs, steps, settings.batch_size, listeners, done)
+    callbacks = _callbacks(params, model, reporter, saved, replicas)
     with _told_how_it_ended(params, stage, saved, reporter), stops_between_steps() as stop_if_asked:
-        model.fit(
-            batches,
+        (replicas.copy if replicas else model).fit(
+            **_fed(params, stage, training, validation, steps, done.epoch, distribution),
             initial_epoch=done.epoch,
             epochs=settings.epochs,
             steps_per_epoch=steps,
-            validation_data=scoring_dataset(
-                _validated(validation, settings.validation_steps, params.validation_batch_size),
-                params.validation_batch_size,
-            ),
-            callbacks=[*_callbacks(params, model, reporter, saved), Stopper(stop_if_asked)],
+            callbacks=[*callbacks, Stopper(stop_if_asked)],
             verbose=0,
         )
     trained = steps * settings.batch_size * settings.epochs
     return FitResult(reporter.history, reporter.seconds, trained / max(reporter.seconds, 1e-9))
+
+
+def _fed(
+    params: Params,
+    stage: str,
+    training: ImagePool,
+    validation: ImagePool,
+    steps: int,
+    first_epoch: int,
+    distribution: Distribution | None,
+) -> dict[str, Any]:
+    """Return the arguments of `fit` that say where images come from."""
+    from fakeface.augment import build_augmentation
+
+    recipe, settings, size = params.chosen_recipe(), params.stage_settings(stage), params.validation_batch_size
+    augment = build_augmentation(recipe.augmentation_steps(stage), params.seed)
+    validated = _validated(validation, settings.validation_steps, size)
+
+    def batches(share: Share) -> tf.data.Dataset:
+        epochs = range(first_epoch, settings.epochs)
+        return training_dataset(
+            training, augment, settings.batch_size, steps, epochs, recipe.balance, params.seed, share
+        )
+
+    if distribution is None:
+        return {"x": batches(WHOLE), "validation_data": scoring_dataset(validated, size)}
+    return {
+        "x": distribution.datasets(batches),
+        "validation_data": distribution.datasets(partial(scoring_dataset, validated, size)),
+        "validation_steps": scoring_steps(validated, size),
+    }
 
 
 def _go_on(model: tf.keras.Model, saved: SavedTraining | None, deterministic: bool) -> Progress:
@@ -108,15 +140,18 @@ def _tensors(model: tf.keras.Model) -> Mapping[str, Any]:
     return {"model": model, "optimizer": model.optimizer}
 
 
-def _callbacks(params: Params, model: tf.keras.Model, reporter: Reporter, saved: SavedTraining | None) -> list[Any]:
+def _callbacks(
+    params: Params, model: tf.keras.Model, reporter: Reporter, saved: SavedTraining | None, replicas: Replicas | None
+) -> list[Any]:
     """Return the callbacks in their order: the report has the rate that was used, the state the one that is next."""
-    from fakeface.training_callbacks import Plateau, RandomLayers, Saver, Teller
+    from fakeface.training_callbacks import Gatherer, Plateau, RandomLayers, Saver, Teller
 
     plateau = None
     if params.chosen_recipe().schedule == "plateau":
         plateau = Plateau(reporter.done.counters, **params.reduce_lr.model_dump())
     saver = Saver(saved, _tensors(model), reporter, plateau) if saved else None
-    in_order = (RandomLayers(params.seed), reporter, plateau, saver, Teller(reporter))
+    gatherer = Gatherer(replicas.gather) if replicas else None
+    in_order = (RandomLayers(params.seed), reporter, plateau, gatherer, saver, Teller(reporter))
     return [each for each in in_order if each is not None]
 
 
@@ -192,27 +227,28 @@ def train_stage(
     precision: str,
     listeners: Sequence[EpochListener] = (),
     saved: SavedTraining | None = None,
+    distribution: Distribution | None = None,
 ) -> TrainedStage:
     """Train one stage from the checkpoint before it (None: fresh weights), and calibrate it on validation images.
 
     `stores` maps each stage up to this one to its images; the earlier ones are read when the recipe replays them.
-    With `saved`, an interrupted training goes on where it was.
+    With `saved`, an interrupted training goes on where it was. With `distribution`, this is its chief.
 
     Raises:
-        UserError: a bad checkpoint, or a loss that is no longer a number.
+        UserError: a bad checkpoint, a loss that is no longer a number, or another machine is gone.
     """
     from fakeface.checkpoints import load_checkpoint
     from fakeface.models import build_network, with_mirrored_view
 
     recipe = params.chosen_recipe()
-    seen = [stores[name] for name in STAGES[: STAGES.index(stage) + 1]] if recipe.replay else [stores[stage]]
+    seen = _seen(params, stage, stores)
     if previous is None:
         model = build_network(recipe.network, params.image_size, recipe.batch_norm_momentum)
     else:
         model, facts = load_checkpoint(previous)
         _refuse_another_network(previous, facts, params)
     validation = pool_of(seen, "valid")
-    fit = fit_stage(model, params, stage, pool_of(seen, "train"), validation, listeners, saved)
+    fit = fit_stage(model, params, stage, pool_of(seen, "train"), validation, listeners, saved, distribution)
     scorer = with_mirrored_view(model) if recipe.mirrored_view else model
     scores = score_pool(scorer, validation, params.validation_batch_size, "validation images")
     calibration = _calibration(validation, scores) if recipe.calibrate else Calibration()
@@ -229,6 +265,26 @@ def train_stage(
         calibration=calibration,
     )
     return TrainedStage(model, facts, fit, validation_metrics(validation, calibration.apply(scores), calibration))
+
+
+def help_train_stage(params: Params, stage: str, stores: Mapping[str, Store], distribution: Distribution) -> None:
+    """Take part in `train_stage` of another machine, the chief, which keeps and writes all that comes of it.
+
+    Raises:
+        UserError: as fit_stage.
+    """
+    from fakeface.models import build_network
+
+    recipe, seen = params.chosen_recipe(), _seen(params, stage, stores)
+    model = build_network(recipe.network, params.image_size, recipe.batch_norm_momentum)
+    pools = pool_of(seen, "train"), pool_of(seen, "valid")
+    fit_stage(model, params, stage, *pools, distribution=distribution)
+
+
+def _seen(params: Params, stage: str, stores: Mapping[str, Store]) -> list[Store]:
+    """Return the stores that a stage learns from."""
+    replayed = STAGES[: STAGES.index(stage) + 1] if params.chosen_recipe().replay else (stage,)
+    return [stores[name] for name in replayed]
 
 
 def _refuse_another_network(path: Path, facts: CheckpointFacts, params: Params) -> None:

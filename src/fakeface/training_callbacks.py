@@ -133,6 +133,17 @@ class RandomLayers(tf.keras.callbacks.Callback):  # type: ignore[misc]
                 generator.reset_from_seed(int(hashlib.sha256(text.encode()).hexdigest()[:8], 16))
 
 
+class Gatherer(tf.keras.callbacks.Callback):  # type: ignore[misc]
+    """Calls a function after each epoch, which gathers what the replicas of a training have; comes before the Saver."""
+
+    def __init__(self, gather: Callable[[], None]) -> None:
+        super().__init__()
+        self.gather = gather
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self.gather()
+
+
 class Saver(tf.keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps the state after each epoch; comes after the callbacks whose state it keeps."""
 

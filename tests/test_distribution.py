@@ -1,0 +1,213 @@
+"""One training on two machines and on two GPUs: real processes on loopback, and processors in the place of GPUs.
+
+tests/training_machine.py is what the processes run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import yaml
+
+from fakeface.cluster import cluster_of
+from fakeface.device import prepare_tensorflow, quiet_tensorflow
+from fakeface.distribution import gpus_for
+from fakeface.errors import UserError
+from fakeface.inputs import Share, pool_of, scoring_dataset, training_dataset
+from fakeface.models import NETWORKS
+from fakeface.params import load_params
+from fakeface.store import StoredImage, open_store, write_store
+from fakeface.tables import read_rows
+from fakeface.training import HISTORY_COLUMNS, train_stage, write_history
+from training_machine import small_features
+
+quiet_tensorflow()
+PROJECT = Path(__file__).parents[1]
+SIZE, EPOCHS, BATCH = 32, 3, 8
+ROUNDING = 1e-3  # of a loss; Adam makes much of a gradient's last digits where the gradient is next to nothing
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a machine has before the training: settings, pipeline and images."""
+    folder = tmp_path_factory.mktemp("machine")
+    params = yaml.safe_load((PROJECT / "params.yaml").read_text())
+    small = {"image_size": SIZE, "batch_size": BATCH, "validation_batch_size": 7, "epochs": EPOCHS, "device": "cpu"}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params | small))
+    shutil.copy(PROJECT / "dvc.yaml", folder / "dvc.yaml")
+    draw_store(folder / "datasets/split/stage1")
+    return folder
+
+
+def draw_store(into: Path) -> None:
+    rng = np.random.default_rng(4)
+    images = rng.integers(0, 256, (60, SIZE, SIZE, 3), dtype=np.uint8)
+    images[1::2] = images[1::2, ::2, ::2].repeat(2, axis=1).repeat(2, axis=2)
+    rows = [
+        StoredImage(
+            path=f"{number}.png",
+            source=("camera", "generator")[number % 2],
+            label=("real", "fake")[number % 2],
+            part="valid" if number % 6 > 3 else "train",
+            sha256="",
+            group="",
+            width=SIZE,
+            height=SIZE,
+            pixels_sha256=hashlib.sha256(image.tobytes()).hexdigest(),
+        )
+        for number, image in enumerate(images)
+    ]
+    write_store(rows, [images], SIZE, into)
+
+
+@contextmanager
+def started(what: str, folder: Path, tf_config: str | None = None) -> Iterator[subprocess.Popen[str]]:
+    own = {
+        "PYTHONPATH": str(PROJECT / "src"),
+        "HOME": str(folder.parent),
+        "OMP_NUM_THREADS": "1",
+        "DO_NOT_TRACK": "true",
+    }
+    environment = {**os.environ, **own, **({"TF_CONFIG": tf_config} if tf_config else {})}
+    with subprocess.Popen(
+        [sys.executable, PROJECT / "tests/training_machine.py", what],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def two_configs() -> list[str]:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in (one, other)]
+    return [
+        json.dumps({"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}})
+        for number in range(2)
+    ]
+
+
+History = npt.NDArray[np.float64]
+
+
+def history(path: Path) -> History:
+    """The columns of a history, an epoch a row."""
+    return np.array([[float(row[name]) for name in HISTORY_COLUMNS] for row in read_rows(path, HISTORY_COLUMNS)])
+
+
+@pytest.fixture(scope="module")
+def alone(machine: Path, tmp_path_factory: pytest.TempPathFactory) -> History:
+    """The history of the same training on one machine."""
+    params, into = load_params(machine / "params.yaml"), tmp_path_factory.mktemp("alone") / "history.csv"
+    prepare_tensorflow("cpu", "float32", params.seed, params.deterministic)
+    stores = {"stage1": open_store(machine / "datasets/split/stage1")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, "residual", small_features)
+        write_history(train_stage(params, "stage1", stores, None, "float32").fit.history, into)
+    return history(into)
+
+
+@pytest.mark.slow
+def test_two_machines_train_as_one_and_a_dead_one_is_named(machine: Path, alone: History, tmp_path: Path) -> None:
+    chief, helper = (shutil.copytree(machine, tmp_path / name) for name in ("chief", "helper"))
+    configs = two_configs()
+    with started("stage", chief, configs[0]) as first, started("dies", helper, configs[1]):
+        printed, _ = first.communicate()
+    gone = json.loads(configs[1])["cluster"]["worker"][1]
+    assert first.returncode == 1, printed
+    sentence = f"fakeface: {gone} does not answer any more; 1 of {EPOCHS} epochs are kept; start the same command again"
+    assert printed.splitlines()[-1].startswith(sentence)
+    assert "Traceback" not in printed
+    configs = two_configs()
+    with started("stage", chief, configs[0]) as first, started("stage", helper, configs[1]) as second:
+        printed, of_helper = first.communicate()[0], second.communicate()[0]
+    assert (first.returncode, second.returncode) == (0, 0), printed + of_helper
+    assert f"stage1: goes on after epoch 1 of {EPOCHS}" in printed
+    np.testing.assert_allclose(history(chief / "reports/history/stage1.csv"), alone, rtol=ROUNDING, atol=ROUNDING)
+    made = {path.name for path in chief.iterdir()} - {path.name for path in machine.iterdir()}
+    assert {"models", "reports", "mlflow.db", ".fakeface"} <= made
+    assert sorted(path.name for path in helper.iterdir()) == sorted(path.name for path in machine.iterdir())
+
+
+@pytest.mark.slow
+def test_two_gpus_train_as_one_and_go_on_where_they_stopped(machine: Path, alone: History, tmp_path: Path) -> None:
+    folder = shutil.copytree(machine, tmp_path / "project")
+    with started("mirrored", folder) as process:
+        printed, _ = process.communicate()
+    assert process.returncode == 0, printed
+    np.testing.assert_allclose(history(folder / "mirrored.csv"), alone, rtol=ROUNDING, atol=ROUNDING)
+
+
+def test_the_parts_of_a_batch_are_the_whole_batch(machine: Path) -> None:
+    from fakeface.augment import build_augmentation
+
+    pool = pool_of([open_store(machine / "datasets/split/stage1")], "train")
+    steps: list[dict[str, Any]] = [
+        {"op": "rotate", "degrees": 20},
+        {"op": "flip"},
+        {"op": "jpeg", "quality": [40, 90], "probability": 0.5},
+    ]
+    augment = build_augmentation(steps, 1)
+    made = (pool, augment, 8, 4, range(1, 3), "source", 5)
+    whole = [np.asarray(images) for images, _ in training_dataset(*made)]
+    shares = [Share(first=0, count=1, of=4), Share(first=1, count=3, of=4)]
+    one, three = ([np.asarray(images) for images, _ in training_dataset(*made, share=share)] for share in shares)
+    parts = [np.concatenate([one[step], *three[3 * step : 3 * step + 3]]) for step in range(len(whole))]
+    np.testing.assert_array_equal(parts, whole)
+
+
+def test_the_parts_of_what_is_scored_are_the_whole(machine: Path) -> None:
+    pool = pool_of([open_store(machine / "datasets/split/stage1")], "valid")
+    counts = [
+        [len(images) for images, _ in scoring_dataset(pool, 7, Share(first=first, count=1, of=3))] for first in range(3)
+    ]
+    assert counts == [[3, 3, 2], [2, 2, 2], [2, 2, 2]]
+    parts = [list(scoring_dataset(pool, 7, Share(first, 1, 3))) for first in range(3)]
+    labels = np.concatenate([np.concatenate([labels for _, labels in step]) for step in zip(*parts, strict=True)])
+    np.testing.assert_array_equal(labels, pool.labels)
+
+
+@pytest.mark.parametrize(
+    ("tf_config", "says"),
+    [
+        ("{", "TF_CONFIG is not understood; it looks like"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}}', "TF_CONFIG is not understood"),
+        ('{"cluster": {"ps": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}', "of the type 'ps'"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}', "the task worker 2"),
+    ],
+)
+def test_a_bad_tf_config_is_refused(tf_config: str, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        cluster_of({"TF_CONFIG": tf_config})
+
+
+def test_the_chief_is_the_task_chief_or_the_first_worker() -> None:
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
+    found = cluster_of({"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}})})
+    assert found is not None
+    assert (found.chief, found.number, found.is_chief) == ("a:1", 2, False)
+    one = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
+    assert cluster_of({"TF_CONFIG": json.dumps(one)}) is None
+    assert cluster_of({}) is None
+
+
+def test_a_batch_goes_to_as_many_gpus_as_divide_it() -> None:
+    assert [gpus_for(64, gpus) for gpus in (0, 1, 2, 3, 8)] == [0, 1, 2, 2, 8]
