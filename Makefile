@@ -40,8 +40,7 @@ compare: $(stamp) ## Run the pipeline on BASE=COMMIT and on the files as they ar
 test: $(stamp) ## Lint, types and tests
 	@$(in_venv) ruff check .
 	@$(in_venv) ruff format --check .
-	@$(in_venv) mypy
-	@$(in_venv) OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 pytest -n 2 --dist loadfile --no-loadscope-reorder # a file stays on one core, so that what its tests share is made once
+	@$(in_venv) tools/check_types_and_test.sh
 
 ui: $(stamp) ## Compare runs in MLflow's page (PORT=5000)
 	@$(in_venv) fakeface ui --port $(PORT)
