@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -21,7 +22,7 @@ import pytest
 
 from fakeface import STAGES, tracking
 from fakeface.errors import UserError
-from fakeface.tracking import comparison
+from fakeface.tracking import comparison, runs
 from fakeface.tracking.identity import identify
 from fakeface.tracking.ledger import known_row
 from fakeface.tracking.naming import LONGEST_NAME, LONGEST_VALUE, flat_metrics, flat_parameters
@@ -29,6 +30,7 @@ from fakeface.tracking.reasons import reason
 
 PARAMETERS = {"lr": 0.001, "recipe": "seed", "stages": {"stage3": {"lr": None}}}
 LOSSES = {1: 0.9, 2: 0.5, 3: 0.4}
+LOOKS = 100  # at a row that is being written, each a tenth of a second or more
 NOTHING: dict[str, str] = {}  # the environment of a plain `dvc repro`
 SOURCE = Path(__file__).parent.parent / "src"
 
@@ -333,6 +335,25 @@ def test_the_comparison_has_an_axis_for_each_parameter_that_differs(project: Pat
     assert len(set(colours)) == 3
     widest = comparison.view([f"{number}{long}"[:80] for number in range(5)])
     assert len(widest) <= 5000  # MLflow takes no longer tag
+
+
+def test_a_stage_shows_curves_speed_its_end_and_the_machine_while_it_runs(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "_SECONDS_BETWEEN_SAMPLES", 0.05)
+    with tracking.stage_run(project, "stage1", PARAMETERS, environ=NOTHING) as run:
+        run.log_epoch(1, {"loss": 0.9, "images_per_second": 250.0}, of=3)
+        for _ in range(LOOKS):
+            rows = _rows(project)
+            (child,) = [row for name, row in rows.items() if "/" in name]
+            if "system/cpu_utilization_percentage" in child.data.metrics:
+                break
+            time.sleep(0.1)
+    (parent,) = [row for name, row in rows.items() if "/" not in name]
+    assert parent.info.status == child.info.status == "RUNNING"
+    assert parent.data.metrics == {"stage1/loss": 0.9, "stage1/images_per_second": 250.0}
+    assert {"loss", "images_per_second", "system/system_memory_usage_percentage"} < set(child.data.metrics)
+    assert re.fullmatch(r"epoch 1 of 3, ends about \d\d:\d\d", child.data.tags["progress"])
 
 
 # ---- again ----
