@@ -11,9 +11,12 @@ from fakeface.tracking.identity import read_yaml
 
 
 def hashes_of(project_root: Path) -> dict[str, str]:
-    """md5 of every dependency and output that a stage has locked, by path; a folder's ends in `.dir`."""
+    """md5 of every dependency and output that a stage has locked, by path; a folder's ends in `.dir`.
+
+    The word of the stage that makes a file counts: one that reads it may be locked from an earlier run, as `track` is.
+    """
     stages = read_yaml(project_root / "dvc.lock").get("stages") or {}
-    entries = [entry for stage in stages.values() for kind in ("deps", "outs") for entry in stage.get(kind, [])]
+    entries = [entry for kind in ("deps", "outs") for stage in stages.values() for entry in stage.get(kind, [])]
     return {str(entry["path"]): str(entry["md5"]) for entry in entries if "md5" in entry}
 
 
