@@ -68,8 +68,10 @@ def browser(folder: Path) -> Iterator[Browser]:
             wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": {"args": arguments}}}}
             sessions = f"http://127.0.0.1:{port}/session"
             session = f"{sessions}/{_answer(requests.post(sessions, json=wanted, timeout=120))['sessionId']}"
-            yield Browser(session)
-            requests.delete(session, timeout=60)
+            try:
+                yield Browser(session)
+            finally:
+                requests.delete(session, timeout=60)  # ends Chromium, which outlives its driver
         finally:
             process.terminate()
 
