@@ -7,6 +7,7 @@ RECIPE ?=
 SET ?=
 GPU ?=
 PORT ?= 5000
+STORE_PORT ?= 9000
 BASE ?= HEAD
 
 build := $(if $(GPU),gpu,$(if $(wildcard .venv/.installed-gpu),gpu,cpu))
@@ -18,11 +19,11 @@ export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro compare test ui bench setup requirements sample
+.PHONY: help repro compare test ui tracking-server bench setup requirements sample
 
 help: ## What each command does
 	@printf 'usage: make COMMAND [NAME=value …]\n\n'
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  \1\t\2/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 19
 	@printf '\n  GPU=1          use the CUDA build of TensorFlow\n  DATA=FOLDER    images of your own in place of the synthetic sample (README, "Your own images")\n'
 	@printf '  RECIPE=seed    the notebook'"'"'s recipe in place of the best one known\n  SET="lr=0.0003 epochs=3"   any other keys of params.yaml\n'
 
@@ -44,6 +45,12 @@ test: $(stamp) ## Lint, types and tests
 
 ui: $(stamp) ## Compare runs in MLflow's page (PORT=5000)
 	@$(in_venv) fakeface ui --port $(PORT)
+
+.venv-server/.installed: requirements/server.txt tools/make_server_venv.sh $(stamp)
+	@tools/make_server_venv.sh
+
+tracking-server: .venv-server/.installed ## Run MLflow's server with PostgreSQL and an object store (PORT=5000 STORE_PORT=9000)
+	@PYTHONPATH=src exec .venv-server/bin/python -m tools.tracking_server --port $(PORT) --store-port $(STORE_PORT)
 
 bench: $(stamp) ## Measure this machine against the targets; see benchmarks/RESULTS.md
 	@$(in_venv) python -m benchmarks $(if $(DATA),--data "$(DATA)")

@@ -1,4 +1,4 @@
-"""What a project's mlflow.db holds."""
+"""What a project's mlflow.db holds, or the server of its runs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ class Row:
 
 
 class Rows:
-    """All rows of a project's main folder."""
+    """All rows of a project's main folder, or of the store at `uri`."""
 
-    def __init__(self, project: Project) -> None:
-        self.client = quiet_mlflow().MlflowClient(f"sqlite:///{project.folder / 'mlflow.db'}")
+    def __init__(self, project: Project, uri: str = "") -> None:
+        self.uri = uri or f"sqlite:///{project.folder / 'mlflow.db'}"
+        self.client = quiet_mlflow().MlflowClient(self.uri)
         self.experiments = [each.experiment_id for each in self.client.search_experiments()]
         runs = self.client.search_runs(self.experiments)
         self.children: dict[str, list[Any]] = defaultdict(list)

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,12 @@ class Project:
 
     def kill_when_it_says(self, words: str, *command: str) -> None:
         """Run a command, and kill it and all that it started as soon as a line that it prints begins so."""
+        self.run_and_when_it_says(words, lambda pid: os.killpg(pid, signal.SIGKILL), *command)
+
+    def run_and_when_it_says(
+        self, words: str, act: Callable[[int], object], *command: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command, and call `act` with its process id as soon as a line that it prints begins so."""
         with subprocess.Popen(
             command,
             cwd=self.folder,
@@ -59,13 +65,15 @@ class Project:
             start_new_session=True,
         ) as process:
             assert process.stdout is not None
-            printed = []
+            printed, acted = [], False
             for line in process.stdout:
                 printed.append(line)
-                if line.startswith(words):
-                    os.killpg(process.pid, signal.SIGKILL)
-                    return
-        raise AssertionError(f"{words!r} was not said:\n{''.join(printed)}")
+                if line.startswith(words) and not acted:
+                    acted = True
+                    act(process.pid)
+        said = "".join(printed)
+        assert acted, f"{words!r} was not said:\n{said}"
+        return subprocess.CompletedProcess(command, process.returncode, said)
 
     def params(self) -> dict[str, Any]:
         content = yaml.safe_load((self.folder / "params.yaml").read_text())
