@@ -40,8 +40,11 @@ def _batches(params: Params, stage: str, store: Path, steps: Sequence[Mapping[st
     return batches, per_epoch, settings.batch_size
 
 
-def train(turns: Turns, store: Path, recipe: str, images: int) -> None:
-    """Train a recipe's network on a store in stage 2's way, about `images` images a turn."""
+def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool = False) -> None:
+    """Train a recipe's network on a store in stage 2's way, about `images` images a turn.
+
+    `from_memory`: on a few batches that are augmented once and kept, so that no step waits for its images.
+    """
     from fakeface.device import prepare_tensorflow
 
     params = params_of(recipe)
@@ -51,6 +54,7 @@ def train(turns: Turns, store: Path, recipe: str, images: int) -> None:
 
     chosen, settings = params.chosen_recipe(), params.stage_settings("stage2")
     batches, per_epoch, size = _batches(params, "stage2", store, on_opencv(chosen.augmentation_steps("stage2")))
+    batches = batches.take(4).cache().repeat() if from_memory else batches
     model = fresh_network(params)
     compile_for_training(model, chosen.schedule, settings.lr, per_epoch * EPOCHS, chosen.weight_decay)
     pauses = Pauses(turns, max(1, images // size), size)
