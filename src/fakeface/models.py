@@ -74,7 +74,7 @@ def _residual_features(images: Any, momentum: float) -> Any:
     x = _cell_differences(images)
     x = _convolution(x, 16, 3, 1, momentum, "stem")
     # Narrow where the image is large and wide where it is small: at equal cost much better than the other way round
-    for number, width in enumerate((32, 96, 192, 256), start=1):
+    for number, width in enumerate((32, 64, 128, 192), start=1):
         x = _residual_unit(x, width, momentum, f"unit{number}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return layers.Dropout(0.4, name="dropout")(x)
