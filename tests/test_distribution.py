@@ -82,6 +82,7 @@ def started(what: str, folder: Path, tf_config: str | None = None) -> Iterator[s
         "DO_NOT_TRACK": "true",
     }
     environment = {**os.environ, **own, **({"TF_CONFIG": tf_config} if tf_config else {})}
+    environment.pop("MLFLOW_TRACKING_URI", None)  # which MLflow sets itself, once a test used a store
     with subprocess.Popen(
         [sys.executable, PROJECT / "tests/training_machine.py", what],
         cwd=folder,
