@@ -13,12 +13,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import alembic.command
 import pytest
+import sqlalchemy
+from click.testing import CliRunner
+from mlflow.db import commands as mlflow_commands
+from mlflow.store.db import utils as mlflow_database
+from mlflow.store.tracking.dbmodels.initial_models import Base as InitialTables
 
 from fakeface import STAGES, tracking
 from fakeface.errors import UserError
@@ -26,7 +33,7 @@ from fakeface.tracking import comparison, runs
 from fakeface.tracking.identity import identify
 from fakeface.tracking.ledger import known_row
 from fakeface.tracking.naming import LONGEST_NAME, LONGEST_VALUE, flat_metrics, flat_parameters
-from fakeface.tracking.reasons import reason
+from fakeface.tracking.page import open_store
 
 PARAMETERS = {"lr": 0.001, "recipe": "seed", "stages": {"stage3": {"lr": None}}}
 LOSSES = {1: 0.9, 2: 0.5, 3: 0.4}
@@ -505,15 +512,37 @@ def test_a_wrong_password_is_told_once_and_the_training_goes_on(
     assert run.recorder.waiting() == 1 + len(LOSSES) + 1  # start, epochs, end
 
 
-def test_a_store_of_another_mlflow_is_named_as_such(project: Path, caplog: pytest.LogCaptureFixture) -> None:
-    old = project / "old.db"
-    shutil.copy(project / "mlflow.db", old)
-    with sqlite3.connect(old) as database:
-        database.execute("UPDATE alembic_version SET version_num = '0584bdc529eb'")
-    run = _train(project, MLFLOW_TRACKING_URI=f"sqlite:///{old}")
+OF_MLFLOW_2_10 = "acf3f17fdcc7"  # the last migration of its database
+
+
+def test_a_store_of_an_older_mlflow_gets_all_of_it_after_the_upgrade(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = f"sqlite:///{project / 'old.db'}"
+    engine = sqlalchemy.create_engine(old)
+    InitialTables.metadata.create_all(engine)
+    alembic.command.upgrade(mlflow_database._get_alembic_config(old), OF_MLFLOW_2_10)  # type: ignore[no-untyped-call, unused-ignore]
+    environ = {"MLFLOW_TRACKING_URI": old}
+    run = _train(project, MLFLOW_TRACKING_URI=old)
     (warning,) = caplog.messages
+    assert "old.db was made by an older MLflow" in warning
     assert "mlflow db upgrade" in warning
     assert run.recorder.waiting() == 1 + len(LOSSES) + 1
+    with pytest.raises(UserError, match="mlflow db upgrade"):
+        open_store(project, environ)
+    upgraded = CliRunner().invoke(mlflow_commands, ["upgrade", old], catch_exceptions=False)
+    assert upgraded.exit_code == 0
+    assert tracking.deliver(project, environ) == 0
+    (project / "old.db").replace(project / "mlflow.db")
+    assert {row.info.status for row in _rows(project).values()} == {"FINISHED", "RUNNING"}
+
+
+def test_a_store_of_a_newer_mlflow_is_named_as_such(project: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with closing(sqlite3.connect(project / "mlflow.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")  # a migration yet to be written
+    _train(project)
+    (warning,) = caplog.messages
+    assert "was made by a newer MLflow" in warning
 
 
 def test_a_database_locked_by_another_writer_is_waited_for(project: Path) -> None:
@@ -527,7 +556,73 @@ def test_a_database_locked_by_another_writer_is_waited_for(project: Path) -> Non
         release.join()
         other.close()
     assert all("locked" not in str(row.data.tags) for row in _rows(project).values())
-    assert "is locked by another program" in reason(sqlite3.OperationalError("database is locked"))
+
+
+def test_a_database_that_stays_locked_gets_the_training_when_it_is_free(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    impatient = f"sqlite:///{project / 'mlflow.db'}?timeout=0.1"  # in place of 5 s a try
+    with closing(sqlite3.connect(project / "mlflow.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        run = _train(project, MLFLOW_TRACKING_URI=impatient)
+    (warning,) = caplog.messages
+    assert "is locked by another program" in warning
+    assert run.recorder.waiting() == 1 + len(LOSSES) + 1
+    assert tracking.deliver(project, {"MLFLOW_TRACKING_URI": impatient}) == 0
+    (parent,) = [row for name, row in _rows(project).items() if "/" not in name]
+    assert _curve(project, parent, "stage1/loss") == list(LOSSES.items())
+
+
+def test_a_full_disk_under_the_artifacts_costs_nothing_once_there_is_room(
+    project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _write_histories(project, *STAGES)
+    _train(project)
+    (parent,) = [row for name, row in _rows(project).items() if "/" not in name]
+    place = project / "mlartifacts" / parent.info.run_id / "artifacts" / "evaluation"
+    place.mkdir(parents=True)
+    (place / "roc.png").symlink_to("/dev/full")  # Linux's device that answers every write with "no space left"
+    assert tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING) is None
+    (warning,) = caplog.messages
+    assert "has no space left" in warning
+    assert "waits in .fakeface/undelivered" in warning
+    assert _rows(project)[parent.info.run_name].info.status == "RUNNING"
+
+    (place / "roc.png").unlink()
+    (project / "reports" / "roc.png").unlink()  # what waits does not depend on what the next experiment makes
+    assert tracking.deliver(project, NOTHING) == 0
+    row = _rows(project)[parent.info.run_name]
+    assert (row.info.status, row.data.metrics["generalization_accuracy"]) == ("FINISHED", 0.81)
+    assert (place / "roc.png").read_bytes() == b"a picture"
+
+
+def test_where_nothing_can_be_kept_the_same_command_completes_the_row_later(
+    project: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    _write_histories(project, *STAGES)
+    kept = project / ".fakeface/undelivered"
+    shutil.rmtree(kept, ignore_errors=True)
+    kept.write_text("a file in the way, as a disk without room is\n")
+    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    assert tracking.log_evaluation(project, PARAMETERS, _result(project), environ=away) is None
+    assert "a part of the run is not recorded" in caplog.messages[-1]
+    kept.unlink()
+    assert tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING) is not None
+    assert {row.info.status for row in _rows(project).values()} == {"FINISHED"}
+
+
+def test_a_collection_and_an_experiment_may_have_any_name(project: Path) -> None:
+    named = {"MLFLOW_EXPERIMENT_NAME": "Gesichter, zweiter Versuch: 100 % ü", "DVC_EXP_NAME": "größe 'q' / 100 %"}
+    _write_histories(project, *STAGES)
+    found = tracking.log_evaluation(project, PARAMETERS, _result(project), environ=named)
+    assert found is not None
+    assert (found.collection, found.name) == (named["MLFLOW_EXPERIMENT_NAME"], named["DVC_EXP_NAME"])
+    run = _client(project).get_run(found.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == named["DVC_EXP_NAME"]
+    assert "dvc exp apply 'größe" in run.data.tags["mlflow.note.content"]
+    assert [row.name for row in tracking.list_rows(project, "accuracy", named).rows] == [named["DVC_EXP_NAME"]]
 
 
 def test_a_number_that_mlflow_refuses_is_set_aside_and_the_rest_goes_on(
