@@ -48,17 +48,18 @@ def train(store: Path, steps: int, fast: bool) -> list[tuple[float, float]]:
 
 
 def _after(store: Path, steps: int, fast: bool, seed: int) -> tuple[float, float]:
+    _prepare(fast, seed)  # before TensorFlow's first import, which reads what it sets
+
     from fakeface.augment import build_augmentation
     from fakeface.inputs import pool_of, training_dataset
     from fakeface.models import build_network
     from fakeface.store import open_store
     from fakeface.training import compile_for_training
 
-    _prepare(fast, seed)
     augmentation: Any = ours.params_of("seed").chosen_recipe().augmentation_steps("stage2")
     augment = build_augmentation(ours.on_opencv(augmentation) if fast else augmentation, seed)
     batches = training_dataset(pool_of([open_store(store)], "train"), augment, BATCH, steps, range(1), "none", seed)
-    model = build_network("seed", SIZE, 0.99)
+    model = build_network("seed", (64, 32, 64), SIZE, 0.99)
     compile_for_training(model, "constant", 0.001, steps)
     seen = []
     for images, labels in batches:

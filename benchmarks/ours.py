@@ -66,7 +66,7 @@ def fresh_network(params: Params) -> Any:
     from fakeface.models import build_network
 
     recipe = params.chosen_recipe()
-    return build_network(recipe.network, params.image_size, recipe.batch_norm_momentum)
+    return build_network(recipe.network, recipe.channels, params.image_size, recipe.batch_norm_momentum)
 
 
 def seed_network() -> Any:
@@ -109,6 +109,7 @@ def predict(turns: Turns, folder: Path, recipe: str) -> None:
         stage="stage3",
         recipe=recipe,
         network=chosen.network,
+        channels=tuple(chosen.channels),
         image_size=params.image_size,
         batch_norm_momentum=chosen.batch_norm_momentum,
         mirrored_view=chosen.mirrored_view,

@@ -335,6 +335,13 @@ def test_no_step_leaves_the_images_alone() -> None:
     assert np.array_equal(run_eagerly([], images), images)
 
 
+def test_a_step_that_is_switched_off_leaves_the_draws_of_the_others_as_they_were() -> None:
+    off: dict[str, Any] = {"op": "framing", "low": 0.5, "probability": 0.0}
+    on: list[dict[str, Any]] = [{"op": "flip"}, {"op": "brightness"}]
+    expected = run_eagerly(on, photos())
+    np.testing.assert_array_equal(run_eagerly([on[0], off, on[1]], photos()), expected)
+
+
 def test_recipe_takes_batches_of_unknown_and_uneven_size() -> None:
     steps = [{"op": "flip"}, {"op": "rotate"}, {"op": "gaussian_blur", "backend": "tensorflow"}, {"op": "jpeg"}]
     augment = build_augmentation(steps, 1)

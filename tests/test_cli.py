@@ -21,10 +21,12 @@ from fakeface.tables import write_json
 from picture_folders import fill_folder, profile_of
 
 quiet_tensorflow()
+CHANNELS = (4, 8)
 FACTS = CheckpointFacts(
     stage="stage3",
     recipe="default",
     network="residual",
+    channels=CHANNELS,
     image_size=32,
     batch_norm_momentum=0.9,
     mirrored_view=False,
@@ -40,7 +42,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fakeface.models import build_network
 
     path = tmp_path_factory.mktemp("models") / "stage3.h5"
-    save_checkpoint(build_network("residual", 32, 0.9), FACTS, path)
+    save_checkpoint(build_network("residual", CHANNELS, 32, 0.9), FACTS, path)
     return path
 
 

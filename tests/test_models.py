@@ -14,14 +14,17 @@ from fakeface.checkpoints import CheckpointFacts, load_checkpoint, load_detector
 from fakeface.device import quiet_tensorflow
 from fakeface.errors import UserError
 from fakeface.models import build_network, with_mirrored_view
+from fakeface.params import load_params
 
 quiet_tensorflow()
 
+CHANNELS = (4, 8, 8)
 IMAGES = np.random.default_rng(7).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
 FACTS = CheckpointFacts(
     stage="stage2",
     recipe="default",
     network="residual",
+    channels=CHANNELS,
     image_size=32,
     batch_norm_momentum=0.9,
     mirrored_view=False,
@@ -32,7 +35,9 @@ FACTS = CheckpointFacts(
 
 
 def test_the_seed_network_is_the_notebooks() -> None:
-    model = build_network("seed", 128, 0.99)
+    params = load_params(Path(__file__).parents[1] / "params.yaml")
+    recipe = params.recipes["seed"]
+    model = build_network(recipe.network, recipe.channels, params.image_size, recipe.batch_norm_momentum)
     assert model.count_params() == 7_412_962
     assert model.input_shape == (None, 128, 128, 3)
     assert model.output_shape == (None, 2)
@@ -40,13 +45,13 @@ def test_the_seed_network_is_the_notebooks() -> None:
 
 @pytest.mark.parametrize("name", ["seed", "residual"])
 def test_a_network_gives_two_probabilities(name: str) -> None:
-    scores = build_network(name, 32, 0.9).predict_on_batch(IMAGES)
+    scores = build_network(name, CHANNELS, 32, 0.9).predict_on_batch(IMAGES)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
 
 
 def test_the_residual_network_sees_relations_of_neighbours_only() -> None:
-    model = build_network("residual", 32, 0.9)
+    model = build_network("residual", CHANNELS, 32, 0.9)
     np.testing.assert_allclose(
         model.predict_on_batch(IMAGES * 0.5 + 60), model.predict_on_batch(IMAGES * 0.5 + 90), atol=1e-4
     )
@@ -55,7 +60,7 @@ def test_the_residual_network_sees_relations_of_neighbours_only() -> None:
 def test_cell_differences_are_the_image_minus_its_doubled_half() -> None:
     import tensorflow as tf
 
-    model = build_network("residual", 32, 0.9)
+    model = build_network("residual", CHANNELS, 32, 0.9)
     cells = tf.keras.Model(model.input, model.get_layer("cell_differences").output).predict_on_batch(IMAGES)
     doubled = IMAGES[:, ::2, ::2].repeat(2, axis=1).repeat(2, axis=2)
     expected = (IMAGES - doubled) / 32
@@ -65,7 +70,7 @@ def test_cell_differences_are_the_image_minus_its_doubled_half() -> None:
 
 
 def test_both_views_are_scored_by_the_mean_of_their_logits() -> None:
-    model = build_network("residual", 32, 0.9)
+    model = build_network("residual", CHANNELS, 32, 0.9)
     both = with_mirrored_view(model)
     mirrored = IMAGES[:, :, ::-1]
     as_it_is, other = (np.log(model.predict_on_batch(view)) for view in (IMAGES, mirrored))
@@ -77,7 +82,7 @@ def test_both_views_are_scored_by_the_mean_of_their_logits() -> None:
 
 
 def test_a_detector_scores_over_the_views_that_its_checkpoint_names(tmp_path: Path) -> None:
-    model = build_network("residual", 32, 0.9)
+    model = build_network("residual", CHANNELS, 32, 0.9)
     save_checkpoint(model, replace(FACTS, mirrored_view=True), tmp_path / "stage3.h5")
     detector, _ = load_detector(tmp_path / "stage3.h5")
     np.testing.assert_allclose(
@@ -88,7 +93,7 @@ def test_a_detector_scores_over_the_views_that_its_checkpoint_names(tmp_path: Pa
 
 
 def test_a_checkpoint_carries_weights_and_facts(tmp_path: Path) -> None:
-    model = build_network("residual", 32, 0.9)
+    model = build_network("residual", CHANNELS, 32, 0.9)
     scores = model.predict_on_batch(IMAGES)
     save_checkpoint(model, FACTS, tmp_path / "models/stage2.h5")
     loaded, facts = load_checkpoint(tmp_path / "models/stage2.h5")
@@ -97,7 +102,7 @@ def test_a_checkpoint_carries_weights_and_facts(tmp_path: Path) -> None:
 
 
 def test_equal_weights_make_equal_bytes(tmp_path: Path) -> None:
-    model = build_network("residual", 32, 0.9)
+    model = build_network("residual", CHANNELS, 32, 0.9)
     save_checkpoint(model, FACTS, tmp_path / "a.h5")
     loaded, _ = load_checkpoint(tmp_path / "a.h5")
     save_checkpoint(loaded, FACTS, tmp_path / "b.h5")
@@ -109,7 +114,7 @@ def test_a_checkpoint_trained_in_mixed_precision_loads_in_float32(tmp_path: Path
 
     tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
-        model = build_network("residual", 32, 0.9)
+        model = build_network("residual", CHANNELS, 32, 0.9)
         mixed = model.predict_on_batch(IMAGES)
         save_checkpoint(model, FACTS, tmp_path / "mixed.h5")
     finally:
@@ -132,6 +137,8 @@ def test_a_bad_checkpoint_is_named(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
-    save_checkpoint(build_network("residual", 32, 0.9), replace(FACTS, network="seed"), tmp_path / "stage2.h5")
+    save_checkpoint(
+        build_network("residual", CHANNELS, 32, 0.9), replace(FACTS, network="seed"), tmp_path / "stage2.h5"
+    )
     with pytest.raises(UserError, match="does not hold the weights of the network 'seed'"):
         load_checkpoint(tmp_path / "stage2.h5")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from dvc.utils.hydra import apply_overrides
 
+from fakeface import STAGES
 from fakeface.errors import UserError
 from fakeface.params import experiment_parameters, load_params
 
@@ -48,7 +50,7 @@ def test_the_notebooks_settings_are_the_defaults() -> None:
         ("flip: {}", "flop: {}", "flop"),
         ("device: auto", "device: tpu", "'auto', 'cpu' or 'gpu'"),
         ("stage3: {lr: null", "stage3: {lr: fast", "stages.stage3.lr is 'fast'"),
-        ("profile: auto", "profile: mine", "known are auto, sample, local, full"),
+        ("profile: auto", "profile: mine", "known are auto, sample, local, left_out, full"),
         ("{train: 0.7, valid: 0.2, test: 0.1}", "{train: 0.7, valid: 0.2, test: 0.2}", "add up to 1"),
         ("{train: 0.7, valid: 0.2, test: 0.1}", "{train: 0.8, valid: 0.2, test: 0}", "each be above 0"),
         ("crop: centre 0.7", "crop: center 0.7", "sources.lfw.crop"),
@@ -65,6 +67,9 @@ def test_the_notebooks_settings_are_the_defaults() -> None:
         (", use: {stage1: 1}", "", "either `use`"),
         ("collection: lag,", "collection: lagg,", "did you mean 'lag'"),
         ("real, collection: lag,", "fake, collection: lag,", "'lag' is real, not fake"),
+        ("channels: [64, 32, 64]", "channels: [64, 32]", "needs 3 numbers, one for each convolution of the network seed, and has 2"),
+        ("channels: [16, 32, 64, 128, 192]", "channels: [16]", "needs 2 numbers or more"),
+        ("channels: [16, 32, 64, 128, 192]", "channels: [16, 0]", "channels.1 is 0"),
         ("image_size: 128", "image_size: [128", "not valid YAML"),
     ],
 )
@@ -96,6 +101,15 @@ def test_a_stage_overrides_the_top_level_and_that_the_recipe(tmp_path: Path) -> 
         0.001,
         recipe.epochs["stage2"],
     )
+
+
+def test_an_experiment_sets_a_step_of_one_stage_and_of_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(TEXT, encoding="utf-8")
+    apply_overrides(path, ["recipes.default.augmentation.stage1.jpeg.probability=0.75"])
+    recipe = load_params(path).recipes["default"]
+    chances = {stage: recipe.augmentation[stage]["jpeg"]["probability"] for stage in STAGES}
+    assert chances == {"stage1": 0.75, "stage2": 0.3, "stage3": 0.3}
 
 
 def test_an_experiment_logs_only_the_recipe_it_used() -> None:

@@ -30,6 +30,7 @@ from fakeface.training_state import saved_training
 quiet_tensorflow()
 PROJECT = Path(__file__).parents[1]
 SIZE = 32
+CHANNELS = (8, 16, 32)
 
 
 def faces(count: int, seed: int, sources: tuple[str, str] = ("camera", "generator")) -> Store:
@@ -51,7 +52,17 @@ def faces(count: int, seed: int, sources: tuple[str, str] = ("camera", "generato
 
 def small_params(**changes: object) -> Params:
     params = load_params(PROJECT / "params.yaml")
-    return params.model_copy(update={"image_size": SIZE, "batch_size": 16, "epochs": 10, "lr": 0.003, **changes})
+    narrow = params.recipes["default"].model_copy(update={"channels": list(CHANNELS)})
+    return params.model_copy(
+        update={
+            "recipes": {**params.recipes, "default": narrow},
+            "image_size": SIZE,
+            "batch_size": 16,
+            "epochs": 10,
+            "lr": 0.003,
+            **changes,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +81,7 @@ def test_weight_decay_takes_its_share_times_the_rate_off_each_weight_beside_adam
     images, labels = np.full((8, SIZE, SIZE, 3), 7.0, np.float32), np.arange(8) % 2
     weights = []
     for decay in (0.0, 0.3):
-        model = build_network("residual", SIZE, 0.9)
+        model = build_network("residual", CHANNELS, SIZE, 0.9)
         model.set_weights([np.full_like(weight, 0.1) for weight in model.get_weights()])
         model.get_layer("dropout").rate = 0.0
         compile_for_training(model, "constant", 0.01, 1, weight_decay=decay)
@@ -200,7 +211,7 @@ def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[st
     from fakeface.models import build_network
     from fakeface.training import fit_stage
 
-    model = build_network("residual", SIZE, 0.9)
+    model = build_network("residual", CHANNELS, SIZE, 0.9)
     kernel, bias = model.get_layer("logits").get_weights()
     model.get_layer("logits").set_weights([np.full_like(kernel, np.nan), bias])
     pool = pool_of([stores["stage1"]], "train")

@@ -10,7 +10,7 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from fakeface.training_state import saved_training
 quiet_tensorflow()
 
 
-def small_features(images: Any, momentum: float) -> Any:
+def small_features(images: Any, _channels: Sequence[int], momentum: float) -> Any:
     """The default network's first blocks."""
     from tensorflow.keras import layers
 

@@ -55,7 +55,7 @@ def build_augmentation(steps: Sequence[Mapping[str, Any]], seed: int) -> Augment
     of `whole` images, from number `first` on, what it would do with it in the whole.
     Raises UserError for an unknown operation or argument.
     """
-    plan = _plan(check_steps(steps))
+    plan = _plan([step for step in check_steps(steps) if step.get("probability", 1) > 0])
     cv2.setNumThreads(1)  # images are small, and tf.data already runs batches side by side
 
     def augment(images: Tensor, step_seed: Tensor, first: Tensor = 0, whole: int | None = None) -> Tensor:

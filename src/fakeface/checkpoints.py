@@ -26,6 +26,7 @@ class CheckpointFacts:
     stage: str
     recipe: str
     network: str
+    channels: tuple[int, ...]
     image_size: int
     batch_norm_momentum: float
     mirrored_view: bool
@@ -68,7 +69,8 @@ def read_facts(path: Path) -> CheckpointFacts:
             fields: Mapping[str, Any] = json.loads(file.attrs[_ATTRIBUTE])
         calibration = Calibration.from_json(fields["calibration"])
         reencoding = Reencoding(**fields["reencoding"]) if fields.get("reencoding") else None
-        return CheckpointFacts(**{**fields, "calibration": calibration, "reencoding": reencoding})
+        rebuilt = {"channels": tuple(fields["channels"]), "calibration": calibration, "reencoding": reencoding}
+        return CheckpointFacts(**{**fields, **rebuilt})
     except (OSError, KeyError, TypeError, ValueError):
         raise UserError(
             f"{path} is not a checkpoint of fakeface (damaged, or made elsewhere); delete it and run `dvc repro` again."
@@ -87,10 +89,10 @@ def each_detector(paths: Iterable[Path]) -> Iterator[tuple[tf.keras.Model, Check
     """
     from fakeface.models import with_mirrored_view
 
-    built: dict[tuple[str, int, float, bool], tuple[tf.keras.Model, tf.keras.Model]] = {}
+    built: dict[tuple[object, ...], tuple[tf.keras.Model, tf.keras.Model]] = {}
     for path in paths:
         facts = read_facts(path)
-        kind = (facts.network, facts.image_size, facts.batch_norm_momentum, facts.mirrored_view)
+        kind = (facts.network, facts.channels, facts.image_size, facts.batch_norm_momentum, facts.mirrored_view)
         if kind not in built:
             network = _built(facts)
             built[kind] = network, with_mirrored_view(network) if facts.mirrored_view else network
@@ -114,7 +116,7 @@ def load_checkpoint(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:
 def _built(facts: CheckpointFacts) -> tf.keras.Model:
     from fakeface.models import build_network
 
-    return build_network(facts.network, facts.image_size, facts.batch_norm_momentum)
+    return build_network(facts.network, facts.channels, facts.image_size, facts.batch_norm_momentum)
 
 
 def _load_weights(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -> None:

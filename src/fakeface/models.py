@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-def build_network(name: str, image_size: int, batch_norm_momentum: float) -> tf.keras.Model:
-    """Build a network by name with fresh weights.
+def build_network(name: str, channels: Sequence[int], image_size: int, batch_norm_momentum: float) -> tf.keras.Model:
+    """Build a network by name with fresh weights; `channels` are those of its convolutions.
 
     Input: (batch, image_size, image_size, 3), RGB in 0..255. Output: (batch, 2) float32, P(real) and P(fake).
 
@@ -25,7 +25,7 @@ def build_network(name: str, image_size: int, batch_norm_momentum: float) -> tf.
     tf.keras.backend.experimental.enable_tf_random_generator()
     tf.keras.backend.clear_session()  # equal layer names, so equal bytes of a checkpoint, however often it is called
     images = tf.keras.Input((image_size, image_size, 3), name="images", dtype="float32")
-    features = NETWORKS[name](images, batch_norm_momentum)
+    features = NETWORKS[name](images, channels, batch_norm_momentum)
     logits = tf.keras.layers.Dense(2, name="logits")(features)
     # float32 whatever the precision policy: probabilities near 0 and 1 need it
     probabilities = tf.keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
@@ -47,17 +47,21 @@ def with_mirrored_view(network: tf.keras.Model) -> tf.keras.Model:
     return tf.keras.Model(images, probabilities, name=f"{network.name}_both_views")
 
 
-def _seed_features(images: Any, momentum: float) -> Any:
-    """Return the last dropout of the notebook's CNN; with the softmax on it, 7,412,962 parameters at 128 pixels."""
+def _seed_features(images: Any, channels: Sequence[int], momentum: float) -> Any:
+    """Return the last dropout of the notebook's CNN.
+
+    With channels 64, 32, 64 and the softmax on it, it has 7,412,962 parameters at 128 pixels.
+    """
     from tensorflow.keras import layers
 
+    first, second, third = channels
     x = layers.Rescaling(1 / 255, name="rescale")(images)
-    x = layers.Conv2D(64, 3, activation="relu")(x)
+    x = layers.Conv2D(first, 3, activation="relu")(x)
     x = layers.BatchNormalization(momentum=momentum)(x)
-    x = layers.Conv2D(32, 3, activation="relu")(x)
+    x = layers.Conv2D(second, 3, activation="relu")(x)
     x = layers.MaxPooling2D(2)(x)
     x = layers.Dropout(0.25)(x)
-    x = layers.Conv2D(64, 3, activation="relu")(x)
+    x = layers.Conv2D(third, 3, activation="relu")(x)
     x = layers.BatchNormalization(momentum=momentum)(x)
     x = layers.MaxPooling2D(2)(x)
     x = layers.Dropout(0.25)(x)
@@ -67,14 +71,16 @@ def _seed_features(images: Any, momentum: float) -> Any:
     return layers.Dropout(0.25)(x)
 
 
-def _residual_features(images: Any, momentum: float) -> Any:
-    """Return pooled features of what doubling the halved image by repetition leaves unexplained."""
+def _residual_features(images: Any, channels: Sequence[int], momentum: float) -> Any:
+    """Return pooled features of what doubling the halved image by repetition leaves unexplained.
+
+    The first of `channels` is the stem's, each further one that of a residual unit, which halves the side.
+    """
     from tensorflow.keras import layers
 
     x = _cell_differences(images)
-    x = _convolution(x, 16, 3, 1, momentum, "stem")
-    # Narrow where the image is large and wide where it is small: at equal cost much better than the other way round
-    for number, width in enumerate((32, 64, 128, 192), start=1):
+    x = _convolution(x, channels[0], 3, 1, momentum, "stem")
+    for number, width in enumerate(channels[1:], start=1):
         x = _residual_unit(x, width, momentum, f"unit{number}")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return layers.Dropout(0.4, name="dropout")(x)
@@ -119,4 +125,7 @@ def _residual_unit(x: Any, width: int, momentum: float, name: str) -> Any:
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([y, x]))
 
 
-NETWORKS: dict[str, Callable[[Any, float], Any]] = {"seed": _seed_features, "residual": _residual_features}
+NETWORKS: dict[str, Callable[[Any, Sequence[int], float], Any]] = {
+    "seed": _seed_features,
+    "residual": _residual_features,
+}

@@ -67,6 +67,7 @@ class Recipe(_Section):
     """A network and the way it is trained."""
 
     network: Literal["seed", "residual"]
+    channels: list[Positive]
     batch_size: Batch
     epochs: Mapping[str, Positive]
     batch_norm_momentum: Annotated[float, Field(gt=0, lt=1)]
@@ -91,6 +92,15 @@ class Recipe(_Section):
                 check_steps(self.augmentation_steps(stage), f"augmentation.{stage}")
             except UserError as error:
                 raise ValueError(str(error).removesuffix(".")) from None
+        return self
+
+    @model_validator(mode="after")
+    def _as_many_channels_as_the_network_has_layers(self) -> Recipe:
+        count = len(self.channels)
+        if self.network == "seed" and count != 3:
+            raise ValueError(f"channels needs 3 numbers, one for each convolution of the network seed, and has {count}")
+        if self.network == "residual" and count < 2:
+            raise ValueError(f"channels needs 2 numbers or more, the first layer's and each unit's, and has {count}")
         return self
 
     def augmentation_steps(self, stage: str) -> list[dict[str, Any]]:

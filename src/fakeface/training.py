@@ -243,7 +243,7 @@ def train_stage(
     recipe = params.chosen_recipe()
     seen = _seen(params, stage, stores)
     if previous is None:
-        model = build_network(recipe.network, params.image_size, recipe.batch_norm_momentum)
+        model = build_network(recipe.network, recipe.channels, params.image_size, recipe.batch_norm_momentum)
     else:
         model, facts = load_checkpoint(previous)
         _refuse_another_network(previous, facts, params)
@@ -256,6 +256,7 @@ def train_stage(
         stage=stage,
         recipe=params.recipe,
         network=recipe.network,
+        channels=tuple(recipe.channels),
         image_size=params.image_size,
         batch_norm_momentum=recipe.batch_norm_momentum,
         mirrored_view=recipe.mirrored_view,
@@ -276,7 +277,7 @@ def help_train_stage(params: Params, stage: str, stores: Mapping[str, Store], di
     from fakeface.models import build_network
 
     recipe, seen = params.chosen_recipe(), _seen(params, stage, stores)
-    model = build_network(recipe.network, params.image_size, recipe.batch_norm_momentum)
+    model = build_network(recipe.network, recipe.channels, params.image_size, recipe.batch_norm_momentum)
     pools = pool_of(seen, "train"), pool_of(seen, "valid")
     fit_stage(model, params, stage, *pools, distribution=distribution)
 
@@ -288,12 +289,18 @@ def _seen(params: Params, stage: str, stores: Mapping[str, Store]) -> list[Store
 
 
 def _refuse_another_network(path: Path, facts: CheckpointFacts, params: Params) -> None:
-    wanted = (params.chosen_recipe().network, params.image_size)
-    if (facts.network, facts.image_size) != wanted:
+    recipe = params.chosen_recipe()
+    found = _network_in_words(facts.network, facts.channels, facts.image_size)
+    wanted = _network_in_words(recipe.network, recipe.channels, params.image_size)
+    if found != wanted:
         raise UserError(
-            f"{path} holds the network '{facts.network}' for {facts.image_size} pixels, and params.yaml asks for "
-            f"'{wanted[0]}' for {wanted[1]}; run the stages before it again with `dvc repro`."
+            f"{path} holds the network {found}, and params.yaml asks for {wanted}; "
+            "run the stages before it again with `dvc repro`."
         )
+
+
+def _network_in_words(name: str, channels: Sequence[int], image_size: int) -> str:
+    return f"'{name}' of {', '.join(map(str, channels))} channels for {image_size} pixels"
 
 
 def _calibration(validation: ImagePool, scores: Scores) -> Calibration:

@@ -137,6 +137,7 @@ def make_project(folder: Path, home: Path) -> Project:
             "device": "cpu",
             "data.rejected_share": 0.2,
             "data.split": {"train": 0.6, "valid": 0.2, "test": 0.2},  # so that no part of so few images is empty
+            "recipes.default.channels": [4, 8],
             "evaluate.bootstrap": 50,
         }
     )
