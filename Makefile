@@ -5,6 +5,7 @@ SHELL := /bin/bash
 DATA ?=
 RECIPE ?=
 SET ?=
+SEEDS ?= 20
 GPU ?=
 PORT ?= 5000
 STORE_PORT ?= 9000
@@ -19,7 +20,7 @@ export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro compare test ui tracking-server bench setup requirements sample
+.PHONY: help repro compare ablation test test-system ui tracking-server bench setup requirements sample
 
 help: ## What each command does
 	@printf 'usage: make COMMAND [NAME=value …]\n\n'
@@ -38,10 +39,16 @@ repro: $(stamp) ## Run the whole pipeline, then show the result; again: only wha
 compare: $(stamp) ## Run the pipeline on BASE=COMMIT and on the files as they are; print both results as Markdown
 	@$(in_venv) tools/compare_with.sh "$(BASE)"
 
+ablation: $(stamp) ## Queue and run the default recipe with one thing changed at a time (DATA=FOLDER, SEEDS="20 21")
+	@$(in_venv) tools/ablation.sh "$(DATA)" $(SEEDS)
+
 test: $(stamp) ## Lint, types and tests
 	@$(in_venv) ruff check .
 	@$(in_venv) ruff format --check .
-	@$(in_venv) tools/check_types_and_test.sh
+	@$(in_venv) tools/check_types_and_test.sh -m 'not system'
+
+test-system: .venv-server/.installed ## Tests with queues, kills, servers, two machines and a browser, which take longer
+	@$(in_venv) tools/run_tests.sh -m system
 
 ui: $(stamp) ## Compare runs in MLflow's page (PORT=5000)
 	@$(in_venv) fakeface ui --port $(PORT)

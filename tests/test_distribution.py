@@ -127,6 +127,7 @@ def alone(machine: Path, tmp_path_factory: pytest.TempPathFactory) -> History:
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_two_machines_train_as_one_and_a_dead_one_is_named(machine: Path, alone: History, tmp_path: Path) -> None:
     chief, helper = (shutil.copytree(machine, tmp_path / name) for name in ("chief", "helper"))
     configs = two_configs()

@@ -22,7 +22,7 @@ from pipeline.experiments import SWEPT, TEMP, Experiments, run_experiments
 from pipeline.mlflow_rows import Row
 from pipeline.small_project import EPOCHS, Project, Reproduced
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.system]
 ACCURACY = "generalization_accuracy"
 
 

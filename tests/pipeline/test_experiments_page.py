@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.small_project import HERE, Project, Reproduced
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.system]
 PAGE = (HERE / "docs" / "experiments.md").read_text(encoding="utf-8")
 LOWER_GATE = {"promote.at_least": 0.3}  # which the page sets before it promotes
 

@@ -70,6 +70,7 @@ def bucket(tmp_path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
     server.stop()
 
 
+@pytest.mark.system
 @pytest.mark.skipif(not RCLONE.exists(), reason="the object store is not installed: run `make .venv-server/.installed`")
 def test_a_colleague_gets_everything_from_an_s3_compatible_server(
     copied: Project, bucket: tuple[str, Mapping[str, str]], tmp_path: Path

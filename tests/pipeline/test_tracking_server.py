@@ -23,7 +23,11 @@ from pipeline.mlflow_rows import Row, Rows
 from pipeline.small_project import EPOCHS, Project, Reproduced
 from pipeline.tracking_server import TrackingServer, missing_part
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(missing_part()), reason=missing_part())]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.system,
+    pytest.mark.skipif(bool(missing_part()), reason=missing_part()),
+]
 
 
 @dataclass(frozen=True)
