@@ -67,7 +67,11 @@ def test_the_notebooks_settings_are_the_defaults() -> None:
         (", use: {stage1: 1}", "", "either `use`"),
         ("collection: lag,", "collection: lagg,", "did you mean 'lag'"),
         ("real, collection: lag,", "fake, collection: lag,", "'lag' is real, not fake"),
-        ("channels: [64, 32, 64]", "channels: [64, 32]", "needs 3 numbers, one for each convolution of the network seed, and has 2"),
+        (
+            "channels: [64, 32, 64]",
+            "channels: [64, 32]",
+            "needs 3 numbers, one for each convolution of the network seed, and has 2",
+        ),
         ("channels: [16, 32, 64, 128, 192]", "channels: [16]", "needs 2 numbers or more"),
         ("channels: [16, 32, 64, 128, 192]", "channels: [16, 0]", "channels.1 is 0"),
         ("image_size: 128", "image_size: [128", "not valid YAML"),
