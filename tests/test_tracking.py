@@ -19,13 +19,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import alembic.command
 import pytest
-import sqlalchemy
-from click.testing import CliRunner
-from mlflow.db import commands as mlflow_commands
-from mlflow.store.db import utils as mlflow_database
-from mlflow.store.tracking.dbmodels.initial_models import Base as InitialTables
 
 from fakeface import STAGES, tracking
 from fakeface.errors import UserError
@@ -512,37 +506,44 @@ def test_a_wrong_password_is_told_once_and_the_training_goes_on(
     assert run.recorder.waiting() == 1 + len(LOSSES) + 1  # start, epochs, end
 
 
-OF_MLFLOW_2_10 = "acf3f17fdcc7"  # the last migration of its database
+# In a process of its own, because alembic switches off the loggers that it finds
+STORE_OF_MLFLOW_2_10 = """
+import sys
+import alembic.command, sqlalchemy
+from mlflow.store.db.utils import _get_alembic_config
+from mlflow.store.tracking.dbmodels.initial_models import Base
+Base.metadata.create_all(sqlalchemy.create_engine(sys.argv[1]))
+alembic.command.upgrade(_get_alembic_config(sys.argv[1]), "acf3f17fdcc7")  # the last migration of its database
+"""
 
 
-def test_a_store_of_an_older_mlflow_gets_all_of_it_after_the_upgrade(
+def test_a_store_of_a_much_older_mlflow_is_brought_up_to_date_and_gets_all(
     project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    old = f"sqlite:///{project / 'old.db'}"
-    engine = sqlalchemy.create_engine(old)
-    InitialTables.metadata.create_all(engine)
-    alembic.command.upgrade(mlflow_database._get_alembic_config(old), OF_MLFLOW_2_10)  # type: ignore[no-untyped-call, unused-ignore]
-    environ = {"MLFLOW_TRACKING_URI": old}
-    run = _train(project, MLFLOW_TRACKING_URI=old)
+    old = f"sqlite:///{project.parent / 'old.db'}"
+    subprocess.run([sys.executable, "-c", STORE_OF_MLFLOW_2_10, old], check=True, capture_output=True)
+    assert _train(project, MLFLOW_TRACKING_URI=old).recorder.waiting() == 0
+    assert caplog.messages == []
+    with closing(sqlite3.connect(project.parent / "old.db")) as database:
+        curve = database.execute("SELECT step, value FROM metrics WHERE key = 'stage1/loss' ORDER BY step").fetchall()
+    assert curve == list(LOSSES.items())
+
+
+@pytest.mark.parametrize("version", ["0584bdc529eb", "ffffffffffff"])  # a migration of long ago, and one yet to come
+def test_a_store_of_another_mlflow_that_it_does_not_open_is_named(
+    project: Path, version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = project / f"{version}.db"
+    shutil.copy(project / "mlflow.db", other)
+    with closing(sqlite3.connect(other)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = ?", (version,))
+    named = {"MLFLOW_TRACKING_URI": f"sqlite:///{other}"}
+    run = _train(project, **named)
     (warning,) = caplog.messages
-    assert "old.db was made by an older MLflow" in warning
-    assert "mlflow db upgrade" in warning
+    for sentence in (warning, str(pytest.raises(UserError, open_store, project, named).value)):
+        assert f"{version}.db was made by another version of MLflow (an older one: copy the database" in sentence
+        assert "`mlflow db upgrade`" in sentence
     assert run.recorder.waiting() == 1 + len(LOSSES) + 1
-    with pytest.raises(UserError, match="mlflow db upgrade"):
-        open_store(project, environ)
-    upgraded = CliRunner().invoke(mlflow_commands, ["upgrade", old], catch_exceptions=False)
-    assert upgraded.exit_code == 0
-    assert tracking.deliver(project, environ) == 0
-    (project / "old.db").replace(project / "mlflow.db")
-    assert {row.info.status for row in _rows(project).values()} == {"FINISHED", "RUNNING"}
-
-
-def test_a_store_of_a_newer_mlflow_is_named_as_such(project: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with closing(sqlite3.connect(project / "mlflow.db")) as database, database:
-        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")  # a migration yet to be written
-    _train(project)
-    (warning,) = caplog.messages
-    assert "was made by a newer MLflow" in warning
 
 
 def test_a_database_locked_by_another_writer_is_waited_for(project: Path) -> None:
@@ -573,27 +574,44 @@ def test_a_database_that_stays_locked_gets_the_training_when_it_is_free(
     assert _curve(project, parent, "stage1/loss") == list(LOSSES.items())
 
 
-def test_a_full_disk_under_the_artifacts_costs_nothing_once_there_is_room(
-    project: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    _write_histories(project, *STAGES)
-    _train(project)
-    (parent,) = [row for name, row in _rows(project).items() if "/" not in name]
-    place = project / "mlartifacts" / parent.info.run_id / "artifacts" / "evaluation"
-    place.mkdir(parents=True)
-    (place / "roc.png").symlink_to("/dev/full")  # Linux's device that answers every write with "no space left"
-    assert tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING) is None
-    (warning,) = caplog.messages
-    assert "has no space left" in warning
-    assert "waits in .fakeface/undelivered" in warning
-    assert _rows(project)[parent.info.run_name].info.status == "RUNNING"
+EVALUATE = """
+import sys
+from pathlib import Path
+from fakeface import STAGES, tracking
+project, picture = Path(sys.argv[1]), Path(sys.argv[2])
+result = tracking.Result(
+    metrics={"generalization": {"accuracy": 0.81}},
+    files=(picture,),
+    history_folder=project / "reports/history",
+    stage_parameters={stage: {} for stage in STAGES},
+)
+print(tracking.log_evaluation(project, {}, result, environ={}))
+"""
 
-    (place / "roc.png").unlink()
-    (project / "reports" / "roc.png").unlink()  # what waits does not depend on what the next experiment makes
+
+def test_a_full_disk_under_the_artifacts_costs_nothing_once_there_is_room(project: Path) -> None:
+    _write_histories(project, *STAGES)
+    picture = project / "reports" / "roc.png"
+    picture.write_bytes(b"x" * 200_000)
+    (project / "mlartifacts").mkdir(exist_ok=True)
+    mounted = 'mount -t tmpfs -o size=64k tmpfs "$1" && shift && exec "$@"'
+    small_disk = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, "sh", project / "mlartifacts"]
+    evaluation = [sys.executable, "-c", EVALUATE, project, picture]
+    run = subprocess.run([*small_disk, *evaluation], capture_output=True, text=True, check=False)
+    if "unshare" in run.stderr or "mount" in run.stderr:
+        pytest.skip("no small file system can be mounted here")
+    assert (run.returncode, run.stdout) == (0, "None\n"), run.stderr
+    assert "has no space left" in run.stderr
+    assert "waits in .fakeface/undelivered" in run.stderr
+    (row,) = [row for name, row in _rows(project).items() if "/" not in name]
+    assert row.info.status == "RUNNING"
+
+    picture.unlink()  # what waits does not depend on what the next experiment makes
     assert tracking.deliver(project, NOTHING) == 0
-    row = _rows(project)[parent.info.run_name]
+    row = _rows(project)[row.info.run_name]
     assert (row.info.status, row.data.metrics["generalization_accuracy"]) == ("FINISHED", 0.81)
-    assert (place / "roc.png").read_bytes() == b"a picture"
+    (kept,) = (project / "mlartifacts").rglob("roc.png")
+    assert kept.stat().st_size == 200_000
 
 
 def test_where_nothing_can_be_kept_the_same_command_completes_the_row_later(

@@ -7,11 +7,9 @@ _NO_RIGHT = "does not let this user write (ask its owner for the right to edit)"
 _SILENT = "does not answer (check that it runs, and MLFLOW_TRACKING_URI)"
 _BY_CODE = {"UNAUTHENTICATED": _PASSWORD, "CUSTOMER_UNAUTHORIZED": _PASSWORD, "PERMISSION_DENIED": _NO_RIGHT}
 _BY_TEXT = {
-    ("out-of-date database schema",): (
-        "was made by an older MLflow (copy the database, then run `mlflow db upgrade` with its address)"
-    ),
-    ("Can't locate revision",): (
-        "was made by a newer MLflow than the one here (use that one, or name another store by MLFLOW_TRACKING_URI)"
+    ("out-of-date database schema", "Can't locate revision"): (
+        "was made by another version of MLflow (an older one: copy the database, then run `mlflow db upgrade` with its "
+        "address; a newer one: use that MLflow)"
     ),
     ("database is locked",): "is locked by another program (close what writes to it)",
     ("No space left", "disk is full"): "has no space left (free some)",
