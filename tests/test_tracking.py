@@ -540,7 +540,9 @@ def test_a_store_of_another_mlflow_that_it_does_not_open_is_named(
     named = {"MLFLOW_TRACKING_URI": f"sqlite:///{other}"}
     run = _train(project, **named)
     (warning,) = caplog.messages
-    for sentence in (warning, str(pytest.raises(UserError, open_store, project, named).value)):
+    with pytest.raises(UserError) as caught:
+        open_store(project, named)
+    for sentence in (warning, str(caught.value)):
         assert f"{version}.db was made by another version of MLflow (an older one: copy the database" in sentence
         assert "`mlflow db upgrade`" in sentence
     assert run.recorder.waiting() == 1 + len(LOSSES) + 1
