@@ -39,5 +39,5 @@ queue one-view recipes.default.mirrored_view=false
 queue no-blur-no-jpeg "${no_blur[@]}" "${no_resample[@]}" "${no_jpeg[@]}"
 queue framing "${framing[@]}"
 queue wider 'recipes.default.channels=[16,32,96,192,256]'
-dvc queue start --jobs "${JOBS:-1}"
+dvc queue start --jobs "${JOBS:-1}" > /dev/null 2>&1 # its workers keep what they are given, so that a pipe would wait for them
 echo "Running: \`dvc queue status\` says how far it is, \`dvc exp show --only-changed\` and \`make ui\` compare the results."
