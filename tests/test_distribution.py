@@ -150,6 +150,7 @@ def test_two_machines_train_as_one_and_a_dead_one_is_named(machine: Path, alone:
 
 
 @pytest.mark.slow
+@pytest.mark.system
 def test_two_gpus_train_as_one_and_go_on_where_they_stopped(machine: Path, alone: History, tmp_path: Path) -> None:
     folder = shutil.copytree(machine, tmp_path / "project")
     with started("mirrored", folder) as process:

@@ -139,6 +139,7 @@ def make_project(folder: Path, home: Path) -> Project:
             "data.split": {"train": 0.6, "valid": 0.2, "test": 0.2},  # so that no part of so few images is empty
             "recipes.default.channels": [4, 8],
             "evaluate.bootstrap": 50,
+            "data.profiles": {"sample": project.params()["data"]["profiles"]["sample"]},  # DVC copies all of them often
         }
     )
     _draw_sample(folder / "sample")
