@@ -24,7 +24,9 @@ def on_opencv(steps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**step, "backend": "opencv"} if "backend" in step else dict(step) for step in steps]
 
 
-def _batches(params: Params, stage: str, store: Path, steps: Sequence[Mapping[str, Any]]) -> tuple[Any, int, int]:
+def training_batches(
+    params: Params, stage: str, store: Path, steps: Sequence[Mapping[str, Any]]
+) -> tuple[Any, int, int]:
     """Return the dataset of fit_stage, its steps an epoch and its batch size."""
     from fakeface.augment import build_augmentation
     from fakeface.inputs import pool_of, training_dataset
@@ -53,7 +55,7 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
     from fakeface.training import compile_for_training
 
     chosen, settings = params.chosen_recipe(), params.stage_settings("stage2")
-    batches, per_epoch, size = _batches(params, "stage2", store, on_opencv(chosen.augmentation_steps("stage2")))
+    batches, per_epoch, size = training_batches(params, "stage2", store, on_opencv(chosen.augmentation_steps("stage2")))
     batches = batches.take(4).cache().repeat() if from_memory else batches
     model = fresh_network(params)
     compile_for_training(model, chosen.schedule, settings.lr, per_epoch * EPOCHS, chosen.weight_decay)
@@ -84,7 +86,7 @@ def read(turns: Turns, store: Path, recipe: str, stage: str, images: int, fast: 
     params = params_of(recipe)
     prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
     steps = params.chosen_recipe().augmentation_steps(stage)
-    batches, _, size = _batches(params, stage, store, on_opencv(steps) if fast else steps)
+    batches, _, size = training_batches(params, stage, store, on_opencv(steps) if fast else steps)
     count = max(1, images // size)
     goes_on = turns.begin()
     while goes_on:

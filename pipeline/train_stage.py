@@ -44,12 +44,15 @@ def main(arguments: list[str]) -> None:
 def train(params: Params, stage: str, run: tracking.Run, cluster: Cluster | None) -> None:
     """Train one stage with its curves going to `run`, and write its files."""
     from fakeface.checkpoints import read_facts
+    from fakeface.disk import make_folder
     from fakeface.stage_inputs import stage_digest
     from fakeface.tracking.identity import main_folder, private_folder
 
     previous = _checkpoint_before(stage)
+    # Before TensorFlow takes seconds to load, and a training minutes: what is missing or in the way is told at once
+    make_folder(Path("models"))
     if previous is not None:
-        read_facts(previous)  # before TensorFlow takes seconds to load: one that is missing is told at once
+        read_facts(previous)
     device, distribution = _prepared(params, stage, cluster)
 
     import tensorflow as tf

@@ -88,6 +88,7 @@ CASES = {
     "damaged checkpoint": Case(_cut_a_checkpoint, "evaluate", ("models/stage1.h5", "dvc repro")),
     "datasets unwritable": Case(_put_a_file_for_the_folder("datasets/raw"), "download", ("datasets/raw", "folder")),
     "reports unwritable": Case(_put_a_file_for_the_folder("reports/data"), "split", ("reports/data", "folder")),
+    "models unwritable": Case(_put_a_file_for_the_folder("models"), "train_stage stage1", ("models", "folder")),
     "disk full at images": Case(_fill_the_disk("datasets/decoded/images.bin"), "split", ("images.bin", "space")),
     "disk full at a checkpoint": Case(
         _fill_the_disk("models/.stage1.h5.partial.h5"), "train_stage stage1", ("stage1", "space")
