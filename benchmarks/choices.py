@@ -53,7 +53,8 @@ def train(turns: Turns, store: Path, recipe: str, how: Mapping[str, Any]) -> Non
     from fakeface.device import prepare_tensorflow
 
     params = ours.params_of(recipe)
-    prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
+    # XLA has no deterministic gradient of the seed's pooling
+    prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic and "jit_compile" not in how)
     from benchmarks.keras_turns import Pauses
     from fakeface.training import compile_for_training
 
