@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -202,6 +204,41 @@ def test_verify_names_each_file_missing_changed_or_added(root: Path, tmp_path: P
         ("people/00001.png",),
         ("people/new.png",),
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("manifest.csv", r"people/00001\.png,.*\n", ""),  # a line is lost
+        ("manifest.csv", r"(?m)^(people/00002\.png,people),real", r"\1,fake"),
+        ("manifest.csv", r"(?m),\n", r",somebody\n"),
+        ("rejected.csv", "control character", "control characters"),
+    ],
+)
+def test_a_list_that_is_not_as_it_was_written_is_not_believed(
+    root: Path, tmp_path: Path, name: str, before: str, after: str
+) -> None:
+    raw = tmp_path / "raw"
+    (root / "people" / "bad\nname.png").write_bytes(picture_bytes(9))
+    collect_sources(root, "own", PROFILE, raw)
+    text = (raw / name).read_text()
+    damaged = re.sub(before, after, text, count=1)
+    assert damaged != text
+    (raw / name).write_text(damaged)
+    for read in (read_collection, verify_raw):
+        with pytest.raises(UserError, match=f"{name} is damaged.*run the download stage again"):
+            read(raw)
+    collect_sources(root, "own", PROFILE, raw)
+    assert (raw / name).read_text() == text
+
+
+def test_a_collection_without_sums_is_another_versions(root: Path, tmp_path: Path) -> None:
+    collect_sources(root, "own", PROFILE, tmp_path / "raw")
+    facts = json.loads((tmp_path / "raw" / "collected.json").read_text())
+    del facts["sha256"]
+    (tmp_path / "raw" / "collected.json").write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="written by another version"):
+        read_collection(tmp_path / "raw")
 
 
 def test_auto_takes_the_first_profile_that_fits(root: Path) -> None:

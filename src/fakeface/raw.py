@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fakeface.data_manifest import DataManifest, ListedFile, read_data_manifest, refuse_contradictions, refuse_missing
 from fakeface.disk import make_folder, naming
@@ -22,6 +22,7 @@ from fakeface.params import Profile, Source
 from fakeface.progress import progress
 from fakeface.sources import get_source, identity_reader, label_of
 from fakeface.tables import read_json, read_rows, read_whole_lines, some, write_json, write_rows
+from fakeface.transfer import file_digests
 
 MANIFEST, REJECTED, COLLECTED = "manifest.csv", "rejected.csv", "collected.json"
 _BLOCK = 1 << 20  # bytes read at once
@@ -110,8 +111,8 @@ def collect_sources(
     """Copy every image file of the profile's sources to `into`/<source>/ and write manifest.csv, rejected.csv there.
 
     Files are copied, not linked: an image edited in place would change in both folders. A copy from an earlier run is
-    kept while it and its original have the size, time and inode they had then. manifest.csv is written last: a folder
-    without it is not whole.
+    kept while it and its original have the size, time and inode they had then. collected.json, which proves the other
+    two, is written last: a folder without it is not whole.
 
     Args:
         root: the data folder; its own manifest.csv, if it has one, must agree with the bytes found.
@@ -134,7 +135,8 @@ def collect_sources(
     found = _find_images(origins, profile)
     make_folder(into)
     with exclusive(into):
-        (into / MANIFEST).unlink(missing_ok=True)
+        for own in (COLLECTED, MANIFEST):
+            (into / own).unlink(missing_ok=True)
         rejected = found.rejected
         copied: dict[_Found, tuple[int, str]] = {}
         for one, outcome in _copy_all(found.files, into, workers):
@@ -189,28 +191,51 @@ def _raw_files(
 
 def _write_collection(collection: Collection, into: Path) -> None:
     write_rows(into / REJECTED, Rejected._fields, collection.rejected)
-    facts = {name: value for name, value in vars(collection).items() if name not in ("files", "rejected")}
-    write_json(into / COLLECTED, facts)
     write_rows(into / MANIFEST, RawFile._fields, collection.files)
+    facts = {name: value for name, value in vars(collection).items() if name not in ("files", "rejected")}
+    write_json(into / COLLECTED, facts | {"sha256": {name: _sha256(into / name) for name in (MANIFEST, REJECTED)}})
+
+
+def _sha256(path: Path) -> str:
+    return file_digests(path, ["sha256"])["sha256"]
 
 
 def read_collection(raw: Path) -> Collection:
     """Read what `collect_sources` wrote.
 
     Raises:
-        UserError: the folder is not whole, or a line of its manifest is damaged.
+        UserError: the folder is not whole, or manifest.csv or rejected.csv is not as it was written.
     """
+    facts = _proven_facts(raw)
     files = []
     for row in read_rows(raw / MANIFEST, RawFile._fields):
         if not row["bytes"].isdecimal() or len(row["sha256"]) != 64 or not _is_tame(row["path"]):
             raise UserError(f"{raw / MANIFEST} has a damaged line for '{row['path']}'; run the download stage again.")
         files.append(RawFile(**{**row, "bytes": int(row["bytes"])}))  # type: ignore[arg-type]
     rejected = [Rejected(**row) for row in read_rows(raw / REJECTED, Rejected._fields)]
-    facts = read_json(raw / COLLECTED)
     try:
         return Collection(files=files, rejected=rejected, **facts)
     except TypeError:
-        raise UserError(f"{raw / COLLECTED} was written by another version; run the download stage again.") from None
+        raise _of_another_version(raw) from None
+
+
+def _proven_facts(raw: Path) -> dict[str, Any]:
+    """Read collected.json, and hold its sums against the two lists beside it."""
+    for name in (MANIFEST, REJECTED):
+        if not (raw / name).is_file():
+            raise UserError(f"{raw / name} is missing; run the download stage again.")
+    facts = read_json(raw / COLLECTED)
+    sums = facts.pop("sha256", None)
+    if not isinstance(sums, dict):
+        raise _of_another_version(raw)
+    for name in (MANIFEST, REJECTED):
+        if _sha256(raw / name) != sums.get(name):
+            raise UserError(f"{raw / name} is damaged: its bytes are not those written; run the download stage again.")
+    return facts
+
+
+def _of_another_version(raw: Path) -> UserError:
+    return UserError(f"{raw / COLLECTED} was written by another version; run the download stage again.")
 
 
 def _is_tame(path: str) -> bool:
