@@ -128,12 +128,26 @@ def test_a_bad_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"stage1\.h5 is missing"):
         read_facts(tmp_path / "stage1.h5")
     (tmp_path / "text.h5").write_text("no weights")
-    with pytest.raises(UserError, match=r"text\.h5 is not a checkpoint"):
+    with pytest.raises(UserError, match=r"text\.h5 is not a checkpoint of this version"):
         read_facts(tmp_path / "text.h5")
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["weights"] = np.zeros(3)
     with pytest.raises(UserError, match=r"foreign\.h5 is not a checkpoint"):
         read_facts(tmp_path / "foreign.h5")
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_refused_wherever_it_is(tmp_path: Path) -> None:
+    model, path = build_network("residual", CHANNELS, 32, 0.9), tmp_path / "stage1.h5"
+    save_checkpoint(model, FACTS, path)
+    content = path.read_bytes()
+    of_a_weight = content.index(np.ascontiguousarray(model.get_layer("logits").kernel.numpy()).tobytes())
+    of_a_fact = content.index(b'"threshold": 0.4')
+    for place in (of_a_weight + 2, of_a_fact + 15, *range(0, len(content), len(content) // 200)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(UserError, match=r"stage1\.h5 is (damaged|not a checkpoint).*`dvc repro` again"):
+            load_checkpoint(path)
+    path.write_bytes(content)
+    assert load_checkpoint(path)[1] == FACTS
 
 
 def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:

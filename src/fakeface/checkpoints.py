@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -16,7 +17,8 @@ from fakeface.images import Reencoding
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_ATTRIBUTE = "fakeface"
+_ATTRIBUTE, _SUM = "fakeface", "fakeface_sha256"
+_NO_SUM = b"sha256 not yet taken".ljust(64, b".")  # as long as one in hexadecimal
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,10 @@ def save_checkpoint(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -
     """Write a Keras HDF5 model with `facts` as an attribute: beside the target first, then renamed, never half.
 
     The bytes depend on weights and facts alone. The optimizer is left out, because each stage starts a fresh one.
+    A second attribute has the sha256 of the whole file, taken while _NO_SUM stood in its place.
     """
     import h5py
+    import numpy as np
 
     make_folder(path.parent)
     partial = path.with_name(f".{path.name}.partial.h5")
@@ -51,14 +55,17 @@ def save_checkpoint(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -
         model.save(partial, save_format="h5", include_optimizer=False)
         with h5py.File(partial, "r+") as file:
             file.attrs[_ATTRIBUTE] = json.dumps(fields, sort_keys=True)
+            file.attrs[_SUM] = np.bytes_(_NO_SUM)
+        content = partial.read_bytes()
+        partial.write_bytes(content.replace(_NO_SUM, hashlib.sha256(content).hexdigest().encode()))
     partial.replace(path)
 
 
 def read_facts(path: Path) -> CheckpointFacts:
-    """Read what a checkpoint says of itself, without TensorFlow.
+    """Read what a checkpoint says of itself, without TensorFlow, after comparing all its bytes with its sum.
 
     Raises:
-        UserError: the file is missing, no HDF5 file, or not one of ours.
+        UserError: the file is missing, no HDF5 file, not one of ours, or has other bytes than were written.
     """
     import h5py
 
@@ -67,14 +74,26 @@ def read_facts(path: Path) -> CheckpointFacts:
     try:
         with h5py.File(path, "r") as file:
             fields: Mapping[str, Any] = json.loads(file.attrs[_ATTRIBUTE])
+            stated = bytes(file.attrs[_SUM])
         calibration = Calibration.from_json(fields["calibration"])
         reencoding = Reencoding(**fields["reencoding"]) if fields.get("reencoding") else None
         rebuilt = {"channels": tuple(fields["channels"]), "calibration": calibration, "reencoding": reencoding}
-        return CheckpointFacts(**{**fields, **rebuilt})
-    except (OSError, KeyError, TypeError, ValueError):
+        facts = CheckpointFacts(**{**fields, **rebuilt})
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError):  # h5py has all of these for a damaged file
         raise UserError(
-            f"{path} is not a checkpoint of fakeface (damaged, or made elsewhere); delete it and run `dvc repro` again."
+            f"{path} is not a checkpoint of this version of fakeface (damaged, or made elsewhere); delete it and run "
+            "`dvc repro` again."
         ) from None
+    if not _is_as_written(path, stated):
+        raise UserError(f"{path} is damaged: its bytes are not those written; delete it and run `dvc repro` again.")
+    return facts
+
+
+def _is_as_written(path: Path, stated: bytes) -> bool:
+    content = path.read_bytes()
+    if len(stated) != len(_NO_SUM) or content.count(stated) != 1:
+        return False
+    return hashlib.sha256(content.replace(stated, _NO_SUM)).hexdigest().encode() == stated
 
 
 def load_detector(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:
