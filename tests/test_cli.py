@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from fakeface.device import quiet_tensorflow
 from fakeface.evaluation import evaluation_report
 from fakeface.images import Reencoding
 from fakeface.tables import write_json
+from faulty_server import LOGIN_PAGE
 from picture_folders import fill_folder, profile_of
 
 quiet_tensorflow()
@@ -190,6 +192,23 @@ def test_data_fetch_names_the_collections_it_knows(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["data", "fetch", "celebb", "--into", str(tmp_path)])
     assert result.exit_code == 1
     assert "celeba" in result.stderr
+
+
+def test_data_fetch_goes_on_where_a_collection_fails_and_names_all_that_did(tmp_path: Path) -> None:
+    for place in ("utkface_aligned/crop_part1.tar.gz", "celeba/img_align_celeba.zip", "lag/LAGdataset_200.zip"):
+        archive = tmp_path / ".archives" / place
+        archive.parent.mkdir(parents=True)
+        archive.write_bytes(LOGIN_PAGE)
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("LAGdataset_200/Some_Body/1.png", b"a")
+    arguments = ["data", "fetch", "utkface_aligned", "lag", "celeba", "--into", str(tmp_path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert result.stdout == f"lag: 1 images of 3,828 expected in {tmp_path / 'lag'}\n"
+    sentence = result.stderr.splitlines()[-1]
+    assert "2 collections are not complete" in sentence
+    for name in ("crop_part1.tar.gz", "img_align_celeba.zip"):
+        assert f"{name} is not the right file (it is a web page" in sentence
 
 
 def test_data_verify_names_a_changed_file(tmp_path: Path) -> None:

@@ -165,15 +165,16 @@ def list_collections(into: Path | None) -> None:
 @click.argument("names", nargs=-1, required=True)
 @_INTO
 def fetch(names: tuple[str, ...], into: Path | None) -> None:
-    """Bring collections to a folder; interrupted, run it again and it goes on."""
-    from fakeface.fetch import fetch as fetch_collection
-    from fakeface.progress import bytes_progress
+    """Bring collections to a folder; interrupted, run it again and it goes on.
 
-    for name in names:
-        with bytes_progress() as progress:
-            fetched = fetch_collection(name, _collections(into), progress=progress)
+    Where one cannot be fetched, the others are all the same.
+    """
+    from fakeface.origins import fetch_each
+    from fakeface.sources import get_source
+
+    for fetched in fetch_each([get_source(name) for name in names], _collections(into)):
         expected = f" of {fetched.images_expected:,} expected" if fetched.images_expected else ""
-        click.echo(f"{name}: {fetched.images:,} images{expected} in {fetched.folder}")
+        click.echo(f"{fetched.collection}: {fetched.images:,} images{expected} in {fetched.folder}")
 
 
 @data_commands.command()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from fakeface.archives import holds_what_was_unpacked, read_record, unpack
 from fakeface.errors import UserError
-from fakeface.fetch import exclusive, fetch
+from fakeface.fetch import Fetched, exclusive, fetch
 from fakeface.image_files import is_passed_over
 from fakeface.params import Data, Profile, Source
 from fakeface.progress import bytes_progress
@@ -160,12 +160,24 @@ def _collections(profile: Profile) -> list[Collection]:
 
 
 def fetch_collections(profile: Profile, into: Path, patience: Patience | None = None) -> None:
-    """Fetch the collections that a profile names, as far as they are not there; the others go on where one fails.
+    """Fetch the collections that a profile names, as far as they are not there; raises as `fetch_each`."""
+    for _ in fetch_each(_collections(profile), into, patience):
+        pass
+
+
+def fetch_each(collections: Iterable[Collection], into: Path, patience: Patience | None = None) -> Iterator[Fetched]:
+    """Fetch collections, as far as they are not there, and give each that is; the others go on where one fails.
 
     Raises:
-        UserError: what could not be fetched, and what to do; for several, one sentence of all.
+        UserError: at the end, what could not be fetched, and what to do; for several, one sentence of all.
     """
-    faults = [fault for one in _collections(profile) if (fault := _fault_of_fetching(one, into, patience))]
+    faults = []
+    for collection in collections:
+        outcome = _fetched_or_fault(collection, into, patience)
+        if isinstance(outcome, str):
+            faults.append(outcome)
+        else:
+            yield outcome
     if len(faults) == 1:
         raise UserError(f"{faults[0]}.")
     if faults:
@@ -173,13 +185,12 @@ def fetch_collections(profile: Profile, into: Path, patience: Patience | None = 
         raise UserError(f"{len(faults)} collections are not complete: {listed}.")
 
 
-def _fault_of_fetching(collection: Collection, into: Path, patience: Patience | None) -> str | None:
+def _fetched_or_fault(collection: Collection, into: Path, patience: Patience | None) -> Fetched | str:
     try:
         with bytes_progress() as progress:
-            fetch(collection, into, progress=progress, patience=patience)
+            return fetch(collection, into, progress=progress, patience=patience)
     except UserError as error:
         return str(error).removesuffix(".")
-    return None
 
 
 def find_origins(root: Path, profile: Profile, collections: Path, unpacked: Path) -> dict[str, Origin]:
