@@ -17,7 +17,7 @@ import re
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -133,7 +133,13 @@ def fetch(
     )
     with exclusive(job.archives / "fetch"):
         fetched = tuple(_fetch_archive(job, archive) for archive in collection.archives)
-    return Fetched(collection.name, job.folder, fetched, len(list_images(job.folder).images), collection.images)
+    found = len(list_images(job.folder).images)
+    if collection.images is not None and found != collection.images:
+        _log.warning(
+            "%s has %s images where the catalogue expects %s; see docs/data.md for how sure that number is.",
+            *(collection.name, f"{found:,}", f"{collection.images:,}"),
+        )
+    return Fetched(collection.name, job.folder, fetched, found, collection.images)
 
 
 def _fetch_archive(job: _Job, archive: Archive) -> FetchedArchive:
@@ -359,23 +365,25 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
-def verify_folder(folder: Path, rows: Iterable[Mapping[str, Any]], *, progress: Progress | None = None) -> VerifyReport:
+def verify_folder(
+    folder: Path, rows: Iterable[Mapping[str, Any]], *, advance: Callable[[int], None] | None = None
+) -> VerifyReport:
     """Every file of `folder` against manifest rows (`path`, `sha256`, and `bytes` where known), on all cores.
 
     A link is `changed` whatever it points to. Hidden names, and manifest.csv in the root, are the program's own.
+    `advance` is told how many files more are done.
     Raises UserError for a row whose path leaves the folder.
     """
     rows = list(rows)
     listed = {_inside(folder, str(row["path"])) for row in rows}
     states: dict[str, list[str]] = {"right": [], "missing": [], "changed": []}
-    left, done = iter(rows), 0
+    left = iter(rows)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while batch := list(islice(left, 2048)):  # a quarter of a million futures at once would fill the memory
             for row, state in zip(batch, pool.map(lambda row: _state_of(folder, row), batch), strict=True):
                 states[state].append(str(row["path"]))
-            done += len(batch)
-            if progress:
-                progress("verify", done, len(rows))
+            if advance:
+                advance(len(batch))
     added = sorted(name for name in _visible_files(folder) if name not in listed)
     return VerifyReport(len(rows), tuple(sorted(states["missing"])), tuple(sorted(states["changed"])), tuple(added))
 

@@ -249,7 +249,9 @@ def verify_raw(raw: Path) -> VerifyReport:
     Raises:
         UserError: the folder has no readable manifest.
     """
-    report = verify_folder(raw, (file._asdict() for file in read_collection(raw).files))
+    files = read_collection(raw).files
+    with progress("comparing files", len(files)) as advance:
+        report = verify_folder(raw, (file._asdict() for file in files), advance=advance)
     own = (REJECTED, COLLECTED)
     return replace(report, added=tuple(name for name in report.added if name not in own))
 
