@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -222,3 +223,17 @@ def test_data_verify_names_a_changed_file(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["data", "verify", "--raw", str(tmp_path / "raw")])
     assert result.exit_code == 2
     assert f"changed: {changed}" in result.output
+
+
+def test_data_verify_names_added_files_whatever_their_names(tmp_path: Path) -> None:
+    from fakeface.raw import collect_sources
+
+    fill_folder(tmp_path / "data" / "camera", range(3))
+    collect_sources(tmp_path / "data", "mine", profile_of(camera=("real", {"stage1": 1.0})), tmp_path / "raw")
+    for name in (b"/caf\xe9.png", b"/two\nlines.png"):
+        Path(os.fsdecode(os.fsencode(tmp_path / "raw") + name)).touch()
+    result = CliRunner().invoke(main, ["data", "verify", "--raw", str(tmp_path / "raw")])
+    assert result.exit_code == 2, result.exception
+    assert result.stderr == "comparing files: 3 of 3 (100 %)\n"
+    told = [r"added: caf\xe9.png", r"added: two\nlines.png", "3 files checked: not as written"]
+    assert result.stdout.splitlines() == told

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -199,6 +200,16 @@ class TestWhatIsLeft:
         assert collection.unnamed == ["hard/other/", "old/", "people.zip"]
         assert read_collection(tmp_path / "raw") == collection
         assert collection.told() == ["named by no source of the profile: hard/other/, old/, people.zip"]
+
+    def test_names_that_no_line_can_hold_are_told_in_letters_that_can(self, root: Path, tmp_path: Path) -> None:
+        fill_folder(Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9")), [50])
+        fill_folder(root / "two\nlines", [51])
+        collection = collect(root, tmp_path)
+        assert collection.told() == [r"named by no source of the profile: caf\xe9/, two\nlines/"]
+        assert read_collection(tmp_path / "raw") == collection
+        absent = data_of(root, {"absent": profile_of(nobody=("real", {"stage1": 1}))})
+        with pytest.raises(UserError, match=r"there are caf\\xe9, machine, people, two\\nlines"):
+            choose_profile(absent, root)
 
     def test_images_beyond_the_numbers_are_left_and_told(self, root: Path, tmp_path: Path) -> None:
         profile = own(few={"label": "real", "folder": "many", "take": {"stage1": 3, "heldout": 2}})

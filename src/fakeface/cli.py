@@ -181,12 +181,13 @@ def fetch(names: tuple[str, ...], into: Path | None) -> None:
 @click.option("--raw", type=click.Path(path_type=Path), default=Path("datasets/raw"), show_default=True)
 def verify(raw: Path) -> None:
     """Compare every raw file with its manifest: name each one missing, changed or added (exit code 2)."""
+    from fakeface.image_files import escaped
     from fakeface.raw import verify_raw
 
     report = verify_raw(raw)
     for what, names in (("missing", report.missing), ("changed", report.changed), ("added", report.added)):
         for name in names:
-            click.echo(f"{what}: {name}")
+            click.echo(f"{what}: {escaped(name)}")
     click.echo(f"{report.checked:,} files checked: {'all as written' if report.clean else 'not as written'}")
     raise SystemExit(0 if report.clean else 2)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from fakeface.archives import holds_what_was_unpacked, read_record, unpack
 from fakeface.errors import UserError
 from fakeface.fetch import Fetched, exclusive, fetch
-from fakeface.image_files import is_passed_over
+from fakeface.image_files import escaped, is_passed_over
 from fakeface.params import Data, Profile, Source
 from fakeface.progress import bytes_progress
 from fakeface.sources import Collection, get_source
@@ -138,7 +138,7 @@ def _place(root: Path, name: str, source: Source) -> Path:
 
 
 def _no_profile_fits(data: Data, root: Path, missing: Mapping[str, Sequence[str]], fitting: Sequence[str]) -> str:
-    names = [path.name for path in _entries(root)]
+    names = [escaped(path.name) for path in _entries(root)]
     there = f"there are {some(names)}" if names else "it has no folders"
     if data.profile != "auto":
         other = f", or set data.profile to {' or '.join(fitting)}, which would fit" if fitting else ""
@@ -225,7 +225,7 @@ def _forget_others(unpacked: Path, origins: Mapping[str, Origin]) -> None:
 
 
 def unnamed_entries(root: Path, origins: Mapping[str, Origin]) -> list[str]:
-    """List folders and files of the data folder that no source names, as POSIX paths; a folder ends in a slash."""
+    """List folders and files of the data folder that no source names, as escaped paths; a folder ends in a slash."""
     named = {origin.named for origin in origins.values() if origin.listed_as is not None}
     above = {folder for place in named for folder in place.parents}
 
@@ -234,6 +234,6 @@ def unnamed_entries(root: Path, origins: Mapping[str, Origin]) -> list[str]:
             if path in above:
                 yield from unnamed(path)
             elif path not in named:
-                yield path.relative_to(root).as_posix() + ("/" if path.is_dir() else "")
+                yield escaped(path.relative_to(root).as_posix()) + ("/" if path.is_dir() else "")
 
     return list(unnamed(root))
