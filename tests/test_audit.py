@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import html
 import json
 import os
@@ -20,6 +21,7 @@ from fakeface.audited import AuditedImages, audit_images
 from fakeface.datasets import split_dataset
 from fakeface.decoded import Limits
 from fakeface.errors import UserError
+from fakeface.measured import measure_pictures
 from fakeface.params import Data, Reencode
 from fakeface.raw import collect_sources, read_collection
 from fakeface.shortcuts import KINDS, Score, shortcut_score
@@ -167,6 +169,16 @@ def test_the_same_images_have_the_same_facts_on_any_number_of_cores(unequal: Fol
     anew = unequal.images(workers=2)
     np.testing.assert_array_equal(anew.file_facts, images.file_facts)
     np.testing.assert_array_equal(anew.picture_facts, images.picture_facts)
+
+
+def test_pictures_that_were_measured_are_known_by_their_sums_and_not_read_again(tmp_path: Path) -> None:
+    pictures = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", pictures)
+    stores = [(tmp_path / "images.npy", [hashlib.sha256(picture.data).hexdigest() for picture in pictures])]
+    measured = measure_pictures(stores, tmp_path / "cache", workers=1)
+    assert len(np.unique(measured, axis=0)) == 3
+    (tmp_path / "images.npy").unlink()
+    np.testing.assert_array_equal(measure_pictures(stores, tmp_path / "cache", workers=1), measured)
 
 
 def test_a_killed_run_goes_on_and_nothing_is_measured_twice(unequal: Folder, audit: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from fakeface.measured import Facts, measure_files, measure_pictures
 from fakeface.raw import Collection
 from fakeface.side_facts import FORMATS, FileFacts, PictureFacts
 from fakeface.splits import ROLES, Placed
-from fakeface.store import IMAGES, MANIFEST, Store, StoredImage, open_store
+from fakeface.store import IMAGES, MANIFEST, StoredImage, open_store
 from fakeface.tables import read_rows
 
 IDENTITY = ("path", "source", "label", "role", "part", "group")
@@ -76,9 +76,8 @@ def audit_images(
         UserError: a store is damaged, raw files have changed, or the two do not belong together.
     """
     stores = {role: open_store(split / role) for role in ROLES}
-    placed = _placed(collection, split, stores)
-    arrays = [(split / role / IMAGES, store.images) for role, store in stores.items()]
-    pictures = measure_pictures(arrays, cache, workers)
+    placed, sums = _placed(collection, split)
+    pictures = measure_pictures([(split / role / IMAGES, sums[role]) for role in ROLES], cache, workers)
     return AuditedImages(
         placed,
         np.concatenate([store.sources for store in stores.values()]),
@@ -92,15 +91,17 @@ def audit_images(
     )
 
 
-def _placed(collection: Collection, split: Path, stores: dict[str, Store]) -> list[Placed]:
-    """Put the stores' manifests and the raw one together again, without trusting what the split said of itself."""
+def _placed(collection: Collection, split: Path) -> tuple[list[Placed], dict[str, list[str]]]:
+    """Put the stores' manifests and the raw one together again, with the sums of the pixels that open_store proves."""
     files = {file.path: file for file in collection.files}
     placed = []
-    for role in stores:
+    sums: dict[str, list[str]] = {role: [] for role in ROLES}
+    for role in ROLES:
         for row in read_rows(split / role / MANIFEST, StoredImage._fields):
             file = files.get(row["path"])
             if file is None or (file.sha256, file.label) != (row["sha256"], row["label"]):
                 raise UserError(f"{split / role} holds '{row['path']}', which datasets/raw does not; run `dvc repro`.")
             # Equal groups as equal looks: a group that was torn apart is then found as a leak.
             placed.append(Placed(file, int(row["group"], 16), role, row["part"], row["group"]))
-    return placed
+            sums[role].append(row["pixels_sha256"])
+    return placed, sums

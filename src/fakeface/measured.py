@@ -9,7 +9,6 @@ import csv
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,23 +74,19 @@ def measure_files(
         return _table(known, keys, len(FileFacts._fields))
 
 
-def measure_pictures(
-    stores: Sequence[tuple[Path, NDArray[np.uint8]]], cache: Path, workers: int | None = None
-) -> Facts:
+def measure_pictures(stores: Sequence[tuple[Path, Sequence[str]]], cache: Path, workers: int | None = None) -> Facts:
     """Return the side_facts.PictureFacts of each image of some stores, (N, 19), one store behind the other.
 
     Args:
-        stores: of each the .npy file, which the workers open, and its images, uint8 (N, size, size, 3), mapped.
+        stores: of each the .npy file, uint8 (N, size, size, 3), which the workers open, and the sha256 of each image.
         cache: folder of the journals; one process at a time.
         workers: processes; None for one a core, 1 for none beside this.
 
     Raises:
         UserError: a worker was killed.
     """
-    places = [(array, number) for array, images in stores for number in range(len(images))]
-    with ThreadPoolExecutor(workers) as threads:
-        pictures = (image for _, images in stores for image in images)
-        keys = list(threads.map(lambda image: hashlib.sha256(image.data).hexdigest(), pictures))
+    places = [(array, number) for array, sums in stores for number in range(len(sums))]
+    keys = [sha256 for _, sums in stores for sha256 in sums]
     with _journal(cache / "pictures.csv", set(keys), len(PictureFacts._fields)) as (known, note):
         new = {key: place for key, place in zip(keys, places, strict=True) if key not in known}
         tasks = _pieces(list(new.values()))
