@@ -8,6 +8,7 @@ import html
 import json
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from fakeface.params import Data, Reencode
 from fakeface.raw import collect_sources, read_collection
 from fakeface.shortcuts import KINDS, Score, shortcut_score
 from fakeface.splits import find_leaks
+from fakeface.tables import write_rows
 from picture_folders import data_of, picture, profile_of
 
 SIZE = 64
@@ -52,7 +54,8 @@ class Folder:
 
     def images(self, workers: int | None = None) -> AuditedImages:
         at = self.at
-        return audit_images(read_collection(at / "raw"), at / "raw", at / "split", at / "measured", LIMITS, workers)
+        raw, bits = at / "raw", self.data.near_duplicate_bits
+        return audit_images(read_collection(raw), raw, at / "split", at / "measured", LIMITS, bits, workers)
 
 
 def make(
@@ -67,6 +70,8 @@ def make(
             pixels = (np.asarray(picture(seed, side), float) + rough).clip(0, 255).astype(np.uint8)
             quality = fake_quality if fake else real_quality
             Image.fromarray(pixels).save(at / "data" / source / f"{seed}.jpg", quality=quality)
+    first = at / "data" / "first" / "0.jpg"
+    Image.open(first).point(lambda level: level + 3).save(first.with_name("again.jpg"), quality=real_quality)
     (at / "data" / "first" / "letter.jpg").write_text("Dear reader, this is no photograph.")
     data = data_of(at / "data", {"own": PROFILE}, rejected_share=0.1).model_copy(update={"reencode": reencode})
     collect_sources(at / "data", "own", PROFILE, at / "raw")
@@ -134,14 +139,14 @@ def test_the_cure_closes_the_shortcut_for_the_network(unequal: Folder, tmp_path:
 def test_every_image_is_in_the_table_and_counted_on_the_page(unequal: Folder, audit: dict[str, Any], page: str) -> None:
     with (unequal.at / "reports" / "image_facts.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == audit["images"] == 4 * 36 + 140
+    assert len(rows) == audit["images"] == 4 * 36 + 1 + 140
     assert {row["jpeg_quality"] for row in rows if row["label"] == "real"} == {"90"}
     assert {(row["format"], row["width"], row["subsampling"]) for row in rows} == {("JPEG", "96", "4:2:0")}
     assert audit["sources"]["machine"]["percentiles"]["jpeg_quality"] == [25] * 5
     assert audit["rejected"] == {"first": {"not an image (text)": 1}}
     assert json.loads((unequal.at / "reports" / "audit.json").read_text()) == audit
     words = words_of(page)
-    for said in ("284 images of 5 sources", "0 leaks", "not an image (text)", "all fake", "140"):
+    for said in ("285 images of 5 sources", "0 leaks", "not an image (text)", "all fake", "140"):
         assert said in words
 
 
@@ -150,6 +155,24 @@ def test_a_leak_that_was_put_there_is_found(unequal: Folder) -> None:
     twin = placed[0]._replace(role="heldout" if placed[0].role != "heldout" else "stage1")
     assert find_leaks(placed) == []
     assert len(find_leaks([*placed, twin])) == 2  # by its bytes and by its group
+
+
+def test_look_alikes_are_found_whatever_the_split_says_of_their_groups(unequal: Folder, tmp_path: Path) -> None:
+    shutil.copytree(unequal.at, tmp_path, dirs_exist_ok=True)
+    store = tmp_path / "split" / "stage1"
+    with (store / "manifest.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    one, other = (next(row for row in rows if row["path"] == f"first/{name}.jpg") for name in ("0", "again"))
+    assert (one["part"], one["group"]) == (other["part"], other["group"])
+    other |= {"part": "test" if one["part"] != "test" else "train", "group": "f" * 16}
+    write_rows(store / "manifest.csv", list(other), [list(row.values()) for row in rows])
+    facts = json.loads((store / "store.json").read_text())
+    facts["sha256"]["manifest.csv"] = hashlib.sha256((store / "manifest.csv").read_bytes()).hexdigest()
+    (store / "store.json").write_text(json.dumps(facts))
+    (leak,) = find_leaks(Folder(tmp_path, unequal.data).images().placed)
+    assert leak.startswith("same looks: ")
+    assert "first/0.jpg" in leak
+    assert "first/again.jpg" in leak
 
 
 def test_the_page_is_one_file_that_asks_nobody(page: str) -> None:

@@ -26,7 +26,7 @@ DECIDES_NOTHING = {"errors", "progress", "params", "tables", "disk", "tracking",
 ONLY_A_NAME = {
     "download": {"images", "jpeg_header", "augment_steps"},
     "split": {"augment_steps", "data_manifest", "image_files", "origins", "sources"},
-    "audit": {"augment_steps", "data_manifest", "decoded", "image_files", "near_duplicates", "origins", "sources"},
+    "audit": {"augment_steps", "data_manifest", "decoded", "image_files", "origins", "sources"},
     "train": {"images", "jpeg_header", "sources"},
     "evaluate": {
         "distribution",

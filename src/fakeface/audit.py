@@ -46,7 +46,7 @@ def audit_dataset(raw: Path, split: Path, cache: Path, reports: Path, data: Data
     """
     collection = read_collection(raw)
     limits = Limits(int(data.max_megabytes * 1e6), int(data.max_megapixels * 1e6))
-    images = audit_images(collection, raw, split, cache, limits)
+    images = audit_images(collection, raw, split, cache, limits, data.near_duplicate_bits)
     counted = read_json(reports / "split.json")
     rejected = [Rejected(**row) for row in read_rows(reports / "rejected.csv", Rejected._fields)]
     crops = {name: source.crop for name, source in data.profiles[collection.profile].sources.items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
@@ -16,6 +17,7 @@ from fakeface.errors import UserError
 from fakeface.images import Reencoding
 from fakeface.jpeg_header import SUBSAMPLINGS
 from fakeface.measured import Facts, measure_files, measure_pictures
+from fakeface.near_duplicates import near_duplicate_groups, perceptual_hash
 from fakeface.raw import Collection
 from fakeface.side_facts import FORMATS, FileFacts, PictureFacts
 from fakeface.splits import ROLES, Placed
@@ -24,6 +26,7 @@ from fakeface.tables import read_rows
 
 IDENTITY = ("path", "source", "label", "role", "part", "group")
 _NAMES = {"format": FORMATS, "subsampling": SUBSAMPLINGS}  # facts that number a name
+_BLOCK = 64  # images hashed at once
 _WHOLE = ("width", "height", "bytes", "jpeg_quality", "progressive", "file_grey", "grey")
 
 
@@ -68,15 +71,25 @@ def _writer(name: str) -> Callable[[float], str]:
 
 
 def audit_images(
-    collection: Collection, raw: Path, split: Path, cache: Path, limits: Limits, workers: int | None = None
+    collection: Collection,
+    raw: Path,
+    split: Path,
+    cache: Path,
+    limits: Limits,
+    near_duplicate_bits: int,
+    workers: int | None = None,
 ) -> AuditedImages:
     """Measure what datasets/raw and datasets/split hold; what was measured before is taken from `cache`.
+
+    Which images look alike is found anew in the stores' pictures, without the split's own word for it.
 
     Raises:
         UserError: a store is damaged, raw files have changed, or the two do not belong together.
     """
     stores = {role: open_store(split / role) for role in ROLES}
-    placed, sums = _placed(collection, split)
+    hashes = [_hashes(split / role / IMAGES, len(store), workers) for role, store in stores.items()]
+    looks = near_duplicate_groups(np.concatenate(hashes), near_duplicate_bits).tolist()
+    placed, sums = _placed(collection, split, looks)
     pictures = measure_pictures([(split / role / IMAGES, sums[role]) for role in ROLES], cache, workers)
     return AuditedImages(
         placed,
@@ -91,17 +104,25 @@ def audit_images(
     )
 
 
-def _placed(collection: Collection, split: Path) -> tuple[list[Placed], dict[str, list[str]]]:
+def _hashes(array: Path, images: int, workers: int | None) -> NDArray[np.uint64]:
+    def of_block(start: int) -> NDArray[np.uint64]:
+        # Mapped for these few alone: pages that stay mapped count as this process's memory.
+        return perceptual_hash(np.array(np.load(array, mmap_mode="r")[start : start + _BLOCK]))
+
+    with ThreadPoolExecutor(workers) as threads:
+        return np.concatenate([np.empty(0, np.uint64), *threads.map(of_block, range(0, images, _BLOCK))])
+
+
+def _placed(collection: Collection, split: Path, looks: Sequence[int]) -> tuple[list[Placed], dict[str, list[str]]]:
     """Put the stores' manifests and the raw one together again, with the sums of the pixels that open_store proves."""
     files = {file.path: file for file in collection.files}
-    placed = []
+    placed: list[Placed] = []
     sums: dict[str, list[str]] = {role: [] for role in ROLES}
     for role in ROLES:
         for row in read_rows(split / role / MANIFEST, StoredImage._fields):
             file = files.get(row["path"])
             if file is None or (file.sha256, file.label) != (row["sha256"], row["label"]):
                 raise UserError(f"{split / role} holds '{row['path']}', which datasets/raw does not; run `dvc repro`.")
-            # Equal groups as equal looks: a group that was torn apart is then found as a leak.
-            placed.append(Placed(file, int(row["group"], 16), role, row["part"], row["group"]))
+            placed.append(Placed(file, looks[len(placed)], role, row["part"], row["group"]))
             sums[role].append(row["pixels_sha256"])
     return placed, sums
