@@ -109,6 +109,40 @@ def test_saved_again_at_another_quality_counts_as_the_same_picture(root: Path, t
     assert {f"machine/again{seed}.jpg" for seed in range(300, 306)} <= held_out
 
 
+def test_one_person_and_one_photograph_stay_in_one_part_by_what_their_names_tell(root: Path, tmp_path: Path) -> None:
+    people, taken = range(24), "utkface:201701{:02d}100000000"
+    for number in people:
+        for photograph in (1, 2):
+            save(
+                root / "lfw" / f"Person_{number}" / f"Person_{number}_{photograph:04d}.png",
+                1000 + 2 * number + photograph,
+            )
+        name = f"30_0_1_201701{number + 1:02d}100000000.jpg"
+        save(root / "utkface_aligned" / f"{name}.chip.png", 2000 + number)
+        save(root / "utkface_wild" / f"{name}.png", 3000 + number)
+    named = profile_of(
+        lfw=("real", {"stage1": 1}), utkface_aligned=("real", {"stage2": 1}), utkface_wild=("real", {"stage3": 1})
+    )
+    run(root, tmp_path, Profile(note=None, sources={**PROFILE.sources, **named.sources}))
+    listed = {row["path"]: row["identity"] for row in rows_of(tmp_path / "raw" / "manifest.csv")}
+    assert listed["lfw/Person_7/Person_7_0002.png"] == "lfw:Person_7"
+    assert listed["utkface_wild/30_0_1_20170108100000000.jpg.png"] == taken.format(8)
+    parts = defaultdict(list)
+    for rows in manifests(tmp_path).values():
+        for row in rows:
+            parts[listed[row["path"]]].append(row["part"])
+    del parts[""]
+    assert set(parts) == {f"lfw:Person_{number}" for number in people} | {taken.format(n + 1) for n in people}
+    for identity, of_one in parts.items():
+        assert len(of_one) == 2, identity
+        assert len(set(of_one)) == 1, identity
+
+
+def save(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(picture_bytes(seed))
+
+
 def test_too_many_unusable_files_stop_the_stage_after_they_are_listed(root: Path, tmp_path: Path) -> None:
     for seed in (100, 101):
         (root / "photos" / f"00{seed}.png").write_text("<html>please sign in</html>")
