@@ -22,6 +22,7 @@ from fakeface.audited import AuditedImages, audit_images
 from fakeface.datasets import split_dataset
 from fakeface.decoded import Limits
 from fakeface.errors import UserError
+from fakeface.figure_style import FAKE_COLOUR, REAL_COLOUR
 from fakeface.measured import measure_pictures
 from fakeface.params import Data, Reencode
 from fakeface.raw import collect_sources, read_collection
@@ -155,6 +156,28 @@ def test_a_leak_that_was_put_there_is_found(unequal: Folder) -> None:
     twin = placed[0]._replace(role="heldout" if placed[0].role != "heldout" else "stage1")
     assert find_leaks(placed) == []
     assert len(find_leaks([*placed, twin])) == 2  # by its bytes and by its group
+
+
+def test_each_distribution_is_drawn_with_both_classes_in_it(page: str) -> None:
+    drawings = dict(re.findall(r'<svg role="img" aria-label="([^"]+)"(.*?)</svg>', page, flags=re.DOTALL))
+    assert list(drawings) == [
+        "Width",
+        "Height",
+        "File size",
+        "Bytes per pixel",
+        "JPEG quality",
+        "Black in the border",
+        "Brightness",
+        "JPEG blocks in the reduced picture",
+        f"Spectrum of the {SIZE}-pixel picture",
+        "Spectrum in full size",
+    ]
+    for title, drawing in drawings.items():
+        shown = set(re.findall(r"<text[^>]*>([^<]+)</text>", drawing))
+        assert title in shown
+        assert set(PROFILE.sources) <= shown, title
+        for colour in (REAL_COLOUR, FAKE_COLOUR):
+            assert f"stroke: {colour.lower()}" in drawing, title
 
 
 def test_look_alikes_are_found_whatever_the_split_says_of_their_groups(unequal: Folder, tmp_path: Path) -> None:
