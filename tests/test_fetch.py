@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
+from fakeface.archives import Limits
 from fakeface.errors import UserError
-from fakeface.fetch import VerifyReport, fetch, pin, read_checksums, tree_digest, verify_folder
+from fakeface.fetch import VerifyReport, fetch, pin, read_checksums, verify_folder
 from fakeface.sources import Archive, Checksum, Collection
 from fakeface.transfer import Patience
 from faulty_server import LOGIN_PAGE, FaultyServer, serving
@@ -339,12 +340,11 @@ def test_kaggle_gives_the_images_and_pins_them(
     fetched = fetch(collection(ON_KAGGLE), tmp_path / "data")
     assert visible(tmp_path / "data" / "faces") == ["faces/train/fake/0A.jpg", "faces/train/real/00001.jpg"]
     assert kaggle["asked"] == ["Bearer my-own-token"]
-    assert "KAGGLEHUB_CACHE" not in os.environ
     assert fetch(collection(ON_KAGGLE), tmp_path / "data").archives[0].sha256 == fetched.archives[0].sha256
     assert len(kaggle["asked"]) == 1
-    assert tree_digest(tmp_path / "data" / "faces" / "faces")[0] == fetched.archives[0].sha256
-    kaggle["body"] = a_zip({"train/real/00001.jpg": b"another", "train/fake/0A.jpg": b"f"})
-    with pytest.raises(UserError, match=r"is not what .* states for faces/faces/"):
+    assert fetched.archives[0].sha256 == digest(kaggle["body"])
+    kaggle["body"] = a_zip({"train/real/00001.jpg": b"R", "train/fake/0A.jpg": b"f"})
+    with pytest.raises(UserError, match=r"sha256 is \w+ where data_checksums.json states"):
         fetch(collection(ON_KAGGLE), tmp_path / "other", checksums=tmp_path / "data" / "data_checksums.json")
     assert visible(tmp_path / "other" / "faces") == []
 
@@ -359,13 +359,26 @@ def test_without_a_token_kaggle_is_one_clear_sentence(kaggle: dict[str, Any], tm
 
 def test_kaggle_gone_or_damaged_names_the_way_by_hand_and_takes_it(kaggle: dict[str, Any], tmp_path: Path) -> None:
     kaggle["status"] = 404
-    with pytest.raises(UserError, match=r"Kaggle does not give .* save it as \S+/faces.zip and run the same"):
+    with pytest.raises(UserError, match=r"could not be fetched .* save it as \S+/faces.zip and run the same") as caught:
         fetch(collection(ON_KAGGLE), tmp_path)
+    assert "\n" not in str(caught.value)
     kaggle.update(status=200, body=b"not an archive")
-    with pytest.raises(UserError, match="is damaged"):
+    with pytest.raises(UserError, match="it is not an archive"):
         fetch(collection(ON_KAGGLE), tmp_path)
+    assert visible(tmp_path) == []
     (tmp_path / ".archives" / "faces" / "faces.zip").write_bytes(a_zip({"a.jpg": b"1"}))
     assert fetch(collection(ON_KAGGLE), tmp_path).archives[0].came == "found"
+
+
+def test_what_kaggle_sends_is_unpacked_within_the_limits_of_every_archive(
+    kaggle: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="holds more than 1 files"):
+        fetch(collection(ON_KAGGLE), tmp_path, limits=Limits(files=1))
+    kaggle["body"] = a_zip({"../evil.jpg": b"x"})
+    with pytest.raises(UserError, match="leaves the folder"):
+        fetch(collection(ON_KAGGLE), tmp_path / "b")
+    assert not list(tmp_path.rglob("*.jpg"))
 
 
 # --- proof -------------------------------------------------------------------------------------------------------

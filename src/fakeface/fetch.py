@@ -9,14 +9,11 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-import tarfile
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from fakeface.archives import RECORD, Limits, Progress, holds_what_was_unpacked, read_record, unpack
+from fakeface.archives import Limits, Progress, holds_what_was_unpacked, read_record, unpack
 from fakeface.errors import UserError
 from fakeface.image_files import list_images
 from fakeface.sources import Archive, Collection, get_source
@@ -35,12 +32,13 @@ from fakeface.transfer import (
     check_whole,
     download,
     download_from_drive,
+    download_from_kaggle,
     file_digests,
     full_disk_named,
-    reason_of,
 )
 
 CHECKSUMS: Final = "data_checksums.json"
+_TRANSFERS: Final = {"drive": download_from_drive, "kaggle": download_from_kaggle}
 _log = logging.getLogger(__name__)
 
 
@@ -149,8 +147,6 @@ def _fetch_archive(job: _Job, archive: Archive) -> FetchedArchive:
         return _fetch_plain_file(job, archive)
     if folder.exists():
         return _already_unpacked(job, archive, folder)
-    if archive.method == "kaggle" and not archive_file.exists():
-        return _fetch_from_kaggle(job, archive, folder)
     came = _obtain(job, archive, archive_file)
     fetched = _fetched(archive, archive_file, came)
     record = {"sha256": fetched.sha256, "archive_bytes": fetched.bytes, "pinned_as": job.pin_name(archive)}
@@ -213,8 +209,7 @@ def _obtain(job: _Job, archive: Archive, target: Path) -> str:
 def _download_from_any(job: _Job, archive: Archive, target: Path, expected: Expected) -> None:
     reasons = []
     for address in (archive.address, *archive.mirrors):
-        by_drive = archive.method == "drive" and address == archive.address
-        transfer = download_from_drive if by_drive else download
+        transfer = _TRANSFERS.get(archive.method, download) if address == archive.address else download
         try:
             transfer(address, target, expected, progress=job.progress, patience=job.patience)
         except RefusedError as error:
@@ -246,66 +241,6 @@ def _from_listing(archive: Archive, listing: str) -> Expected:
                 return Expected(int(entry["size"]), digests)
     _log.warning("%s does not state a checksum of %s now; this download pins it.", listing, archive.file)
     return Expected(archive.bytes)
-
-
-def _fetch_from_kaggle(job: _Job, archive: Archive, folder: Path) -> FetchedArchive:
-    """By kagglehub, which resumes, proves by Kaggle's md5 and unpacks; pinned is the digest of the unpacked tree."""
-    import kagglehub
-    import requests
-    from kagglehub.exceptions import DataCorruptionError, UnauthenticatedError
-
-    logging.getLogger("kagglehub").setLevel(logging.WARNING)
-    target = job.archives / archive.file
-    try:
-        with full_disk_named(target), _environment("KAGGLEHUB_CACHE", str(job.archives / "kagglehub")):
-            came = Path(kagglehub.dataset_download(archive.address))
-    except (requests.RequestException, UnauthenticatedError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status in (401, 403) or isinstance(error, UnauthenticatedError):
-            raise UserError(
-                f"Kaggle wants your own token for {archive.address}: make one at https://www.kaggle.com/settings/api, "
-                "put it in ~/.kaggle/access_token or in KAGGLE_API_TOKEN and run the same command again."
-            ) from error
-        raise UserError(
-            f"Kaggle does not give {archive.address} ({reason_of(error)}); {job.by_hand(archive)}."
-        ) from error
-    except (DataCorruptionError, ValueError, tarfile.TarError, zipfile.BadZipFile) as error:
-        raise UserError(f"What Kaggle gave for {archive.address} is damaged; {job.by_hand(archive)}.") from error
-    return _adopt_tree(job, archive, came, folder)
-
-
-def _adopt_tree(job: _Job, archive: Archive, came: Path, folder: Path) -> FetchedArchive:
-    name = f"{job.collection.name}/{archive.folder}/"
-    digest, files, size = tree_digest(came)
-    pinned = job.pinned(name)
-    if pinned and pinned["sha256"] != digest:
-        raise UserError(
-            f"{archive.address} is not what {job.checksums} states for {name}; delete that entry if the change is "
-            f"meant, else delete {came}, and run the same command again."
-        )
-    record = {"sha256": digest, "archive_bytes": size, "pinned_as": name, "files": files, "bytes": size}
-    (came / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    staging = folder.with_name(f".{folder.name}.placing")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.parent.mkdir(parents=True, exist_ok=True)
-    with full_disk_named(folder):
-        shutil.move(came, staging)  # a copy where the archives are on another disk, hence not straight to its name
-    staging.replace(folder)
-    job.pin(name, digest, size)
-    return FetchedArchive(archive.file, digest, size, "downloaded")
-
-
-def tree_digest(folder: Path) -> tuple[str, int, int]:
-    """sha256 over every file's path and sha256, number of files, bytes; a link in the tree raises UserError."""
-    total, files, size = hashlib.sha256(), 0, 0
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
-            raise UserError(f"{path} is a link, which no data set needs; delete {folder} and fetch it again.")
-        if path.is_file() and path.name != RECORD:
-            digest = file_digests(path, ["sha256"])["sha256"]
-            total.update(f"{path.relative_to(folder).as_posix()}\0{digest}\n".encode("utf-8", "surrogateescape"))
-            files, size = files + 1, size + path.stat().st_size
-    return total.hexdigest(), files, size
 
 
 def read_checksums(path: Path) -> dict[str, dict[str, Any]]:
@@ -350,19 +285,6 @@ def exclusive(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
 
 
 def verify_folder(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import re
 import shutil
 import time
@@ -24,6 +25,7 @@ _NETWORK_BLOCK: Final = 1 << 16  # a connection that breaks costs the block that
 _TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds between two bytes
 _LONGEST_WAIT: Final = 60.0  # seconds
 _OK, _PARTIAL, _RANGE_NOT_SATISFIABLE, _TOO_MANY, _SERVER_ERROR = 200, 206, 416, 429, 500
+_UNAUTHORIZED, _FORBIDDEN = 401, 403
 _WEB_PAGE: Final = re.compile(rb"\s*(<!doctype\s+html|<html|<head)", re.IGNORECASE)
 _IS_WEB_PAGE: Final = "it is a web page, perhaps a login, instead of the file"
 
@@ -128,6 +130,45 @@ def download_from_drive(
         return
     except requests.RequestException as error:
         raise RefusedError(reason_of(error)) from error
+    _accept(part, expected or Expected())
+
+
+def download_from_kaggle(
+    handle: str,
+    target: Path,
+    expected: Expected | None = None,
+    *,
+    progress: Progress | None = None,
+    patience: Patience | None = None,
+) -> None:
+    """As `download`, by kagglehub, which knows the user's token, resumes, and proves by Kaggle's md5.
+
+    Of it only the transfer is used: it would unpack without the limits of `archives`. It shows its own progress.
+    """
+    import requests
+    from kagglehub.clients import build_kaggle_client, download_file
+    from kagglehub.exceptions import DataCorruptionError, UnauthenticatedError, handle_call
+    from kagglehub.handle import parse_dataset_handle
+    from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
+
+    logging.getLogger("kagglehub").setLevel(logging.WARNING)
+    part, dataset, request = _Part(target), parse_dataset_handle(handle), ApiDownloadDatasetRequest()
+    request.owner_slug, request.dataset_slug = dataset.owner, dataset.dataset
+    request.dataset_version_number = dataset.version
+    try:
+        with full_disk_named(target), build_kaggle_client() as client:
+            answer = handle_call(lambda: client.datasets.dataset_api_client.download_dataset(request), dataset)
+            download_file(answer, str(part.path), dataset)
+    except (requests.RequestException, UnauthenticatedError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (_UNAUTHORIZED, _FORBIDDEN) or isinstance(error, UnauthenticatedError):
+            raise UserError(
+                f"Kaggle wants your own token for {handle}: make one at https://www.kaggle.com/settings/api, "
+                "put it in ~/.kaggle/access_token or in KAGGLE_API_TOKEN and run the same command again."
+            ) from error
+        raise RefusedError(reason_of(error)) from error
+    except DataCorruptionError as error:
+        raise RefusedError("it has another md5 than Kaggle states") from error
     _accept(part, expected or Expected())
 
 
