@@ -85,7 +85,10 @@ def read_facts(path: Path) -> CheckpointFacts:
             "`dvc repro` again."
         ) from None
     if not _is_as_written(path, stated):
-        raise UserError(f"{path} is damaged: its bytes are not those written; delete it and run `dvc repro` again.")
+        raise UserError(
+            f"{path} is damaged: its bytes are not those written; delete it, and its object in DVC's cache if it came "
+            "from there (docs/data.md says how), and run `dvc repro` again."
+        )
     return facts
 
 
