@@ -538,7 +538,7 @@ def test_a_store_of_another_mlflow_that_it_does_not_open_is_named(
     with closing(sqlite3.connect(other)) as database, database:
         database.execute("UPDATE alembic_version SET version_num = ?", (version,))
     named = {"MLFLOW_TRACKING_URI": f"sqlite:///{other}"}
-    run = _train(project, **named)
+    run = _train(project, MLFLOW_TRACKING_URI=named["MLFLOW_TRACKING_URI"])
     (warning,) = caplog.messages
     with pytest.raises(UserError) as caught:
         open_store(project, named)
@@ -597,8 +597,18 @@ def test_a_full_disk_under_the_artifacts_costs_nothing_once_there_is_room(projec
     picture.write_bytes(b"x" * 200_000)
     (project / "mlartifacts").mkdir(exist_ok=True)
     mounted = 'mount -t tmpfs -o size=64k tmpfs "$1" && shift && exec "$@"'
-    small_disk = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, "sh", project / "mlartifacts"]
-    evaluation = [sys.executable, "-c", EVALUATE, project, picture]
+    small_disk = [
+        "unshare",
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        mounted,
+        "sh",
+        str(project / "mlartifacts"),
+    ]
+    evaluation = [sys.executable, "-c", EVALUATE, str(project), str(picture)]
     run = subprocess.run([*small_disk, *evaluation], capture_output=True, text=True, check=False)
     if "unshare" in run.stderr or "mount" in run.stderr:
         pytest.skip("no small file system can be mounted here")
