@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.small_project import Project
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.system]
 RAW, PIXELS, WEIGHTS = "datasets/raw/camera_1/000.png", "datasets/split/stage1/images.npy", "models/stage1.h5"
 
 
