@@ -433,6 +433,63 @@ def test_a_run_that_is_killed_is_failed_with_its_last_words(killed: Killed) -> N
     assert "Killed without a word" in killed.rows["killed"].data.tags["mlflow.note.content"]
 
 
+RECORDING = """
+import sys
+from pathlib import Path
+from fakeface import tracking
+tracking.log_evaluation(Path(sys.argv[1]), {"lr": 0.001}, tracking.Result(metrics={"seconds": 1.0}))
+"""
+
+
+def _patient(project: Path) -> dict[str, str]:
+    """The address of a store that waits for another writer as long as it takes."""
+    return {"MLFLOW_TRACKING_URI": f"sqlite:///{project / 'mlflow.db'}?timeout=600", "DVC_EXP_NAME": "recorded"}
+
+
+def test_a_kill_while_the_result_is_recorded_leaves_a_failed_row_and_no_finished_one(project: Path) -> None:
+    environ = _patient(project)
+    with tracking.evaluation_run(project, PARAMETERS, environ=environ):
+        pass
+    signs = project / ".fakeface" / "alive"
+    command = [sys.executable, "-c", RECORDING, str(project)]
+    with closing(sqlite3.connect(project / "mlflow.db")) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SOURCE), **environ}) as child:
+            for _ in range(6 * LOOKS):
+                if list(signs.glob("*-track.jsonl")):
+                    break
+                time.sleep(0.05)
+            child.kill()
+    (row,) = tracking.list_rows(project, "accuracy", environ).rows
+    assert (row.name, row.status) == ("recorded", "failed")
+    assert list(signs.iterdir()) == []
+    assert "Killed without a word" in _rows(project)["recorded"].data.tags["mlflow.note.content"]
+
+
+class Stopped(tracking.Result):
+    """A result whose reader is told to stop."""
+
+    def as_payload(self, project_root: Path, parameters: Mapping[str, str]) -> dict[str, Any]:
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("the signal was not heeded")
+
+
+def test_a_result_that_is_stopped_by_a_signal_or_a_wrong_file_fails_the_row_until_it_is_there(project: Path) -> None:
+    with tracking.evaluation_run(project, PARAMETERS, environ=NOTHING):
+        pass
+    (name,) = _rows(project)
+    with pytest.raises(SystemExit):
+        tracking.log_evaluation(project, PARAMETERS, Stopped(metrics={}), environ=NOTHING)
+    assert _rows(project)[name].info.status == "FAILED"
+    assert _rows(project)[name].data.tags["fakeface.last_words"] == "Stopped by SIGTERM."
+    _write_histories(project, *STAGES)
+    tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING)
+    assert _rows(project)[name].info.status == "FINISHED"
+    with pytest.raises(UserError), runs.result_run(project, NOTHING):
+        raise UserError("reports/metrics.json is missing.")
+    assert _rows(project)[name].info.status == "FINISHED"  # it has its result already
+
+
 # ---- trouble ----
 
 

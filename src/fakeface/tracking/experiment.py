@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from fakeface import HELDOUT, STAGES
 from fakeface.tracking import dvc_lock
 from fakeface.tracking.identity import read_yaml
-from fakeface.tracking.ledger import Row, known_row
+from fakeface.tracking.ledger import known_row
 from fakeface.tracking.requirements import pinned_requirements
 from fakeface.tracking.result import Detector, Result, digest
-from fakeface.tracking.runs import log_evaluation
+from fakeface.tracking.runs import result_run
 
 if TYPE_CHECKING:
     from fakeface.params import Params
@@ -35,7 +35,8 @@ def record_experiment(project_root: Path, environ: Mapping[str, str] = os.enviro
     of_result = result_digest(project_root)
     if row := known_row(project_root, of_result, environ):
         return f"Nothing new for MLflow: its row '{row.name}' has this result ({row.address})."
-    row = _complete(project_root, of_result, environ)
+    with result_run(project_root, environ) as run:  # before slow imports, so that a kill during them is missed
+        row = run.complete(*_result(project_root, of_result))
     if row is None:
         return (
             "MLflow has not taken the result yet: it waits in .fakeface/undelivered, and `fakeface deliver` sends it."
@@ -61,7 +62,8 @@ def _shown(project_root: Path) -> list[Path]:
     return [*tables, *(path.relative_to(project_root) for path in found)]
 
 
-def _complete(project_root: Path, of_result: str, environ: Mapping[str, str]) -> Row | None:
+def _result(project_root: Path, of_result: str) -> tuple[dict[str, Any], Result, dict[str, str]]:
+    """The experiment's parameters (nested), its result, and the tags that lead to the bytes behind it."""
     from fakeface.params import experiment_parameters, load_params
     from fakeface.tables import read_json
 
@@ -80,7 +82,7 @@ def _complete(project_root: Path, of_result: str, environ: Mapping[str, str]) ->
         digest=of_result,
     )
     tags = told | dvc_lock.experiment_tags(hashes, params.data.root)
-    return log_evaluation(project_root, parameters, result, tags=tags, environ=environ)
+    return parameters, result, tags
 
 
 def _with_validation(metrics: dict[str, Any], project_root: Path) -> dict[str, Any]:

@@ -86,6 +86,7 @@ class MlflowStore:
             "tags": self._tags,
             "result": self._result,
             "end": self._end,
+            "cut_short": self._cut_short,
             "abandoned": self._abandoned,
         }
         writers[event.kind](event, Experiment(**event.experiment))
@@ -149,6 +150,7 @@ class MlflowStore:
     def _complete(self, event: Event, experiment: Experiment) -> None:
         result, files = event.payload, list(event.files)
         parent = self._parent(experiment, event.time_ms)
+        self.client.update_run(parent, status="RUNNING")
         self._add_parameters(parent, result["parameters"])
         self._set_tags(parent, result["tags"])
         for stage in result["histories"]:
@@ -213,6 +215,12 @@ class MlflowStore:
             self._say(parent, "")
             return
         self._close(parent, status, words, event.time_ms)
+
+    def _cut_short(self, event: Event, experiment: Experiment) -> None:
+        """Who gave the row its result ended early: one that is whole all the same stays so, and none is made for it."""
+        parent = self._find(experiment, WHOLE)
+        if parent and parent.info.status == "RUNNING":
+            self._close(parent.info.run_id, "FAILED", event.payload["last_words"], event.time_ms)
 
     def _abandoned(self, event: Event, experiment: Experiment) -> None:
         """The command that ran the stages is gone: a row still open, with no failed stage, has all it will get."""

@@ -27,6 +27,7 @@ from fakeface.tracking.undelivered import Event
 
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _SECONDS_BETWEEN_SAMPLES = 10.0
+RESULT_WORK = "track"  # DVC's stage that completes the row
 
 
 @dataclass
@@ -72,20 +73,26 @@ class Run:
         if tags:
             self._record("tags", {"tags": {name: str(value) for name, value in tags.items()}})
 
-    def complete(self, result: Result, tags: Mapping[str, str]) -> Row | None:
+    def complete(self, parameters: Mapping[str, Any], result: Result, tags: Mapping[str, str]) -> Row | None:
         """Give the experiment's row all it lacks of the result; a stage that DVC restored gets its own from its files.
 
-        Returns the row, or None where the result waits for the store.
+        Returns the row, or None where the result waits for the store, or trouble was told.
         """
+        row = None
+        with never_in_the_way():
+            row = self._complete(flat_parameters(parameters), result, tags)
+        return row  # noqa: RET504 - an error inside is told and passed over
+
+    def _complete(self, parameters: dict[str, str], result: Result, tags: Mapping[str, str]) -> Row | None:
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "metrics.json"
             whole.write_text(json.dumps(result.metrics, indent=2, ensure_ascii=False, default=str), encoding="utf-8")
             files = present([whole, *(self.project_root / path for path in result.files)])
             of_data = present(self.project_root / path for path in result.data_files)
-            of_result = result.digest or digest(self.parameters, files)
+            of_result = result.digest or digest(parameters, files)
             folders = ["evaluation"] * len(files) + ["data"] * len(of_data)
             whose = {"tags": dict(tags), "digest": of_result, "folders": folders}
-            payload = result.as_payload(self.project_root, self.parameters) | whose
+            payload = result.as_payload(self.project_root, parameters) | whose
             checkpoint = (str((self.project_root / result.detector.checkpoint).resolve()),) if result.detector else ()
             if not self.recorder.waits("result", self.experiment.key, of_result):
                 self._record("result", payload, (*checkpoint, *files, *of_data))
@@ -97,14 +104,15 @@ class Run:
         folder = private_folder(self.recorder.main, "commands")
         self.experiment = dvc_command.pinned(self.experiment, folder, uri=without_password(self.recorder.store.uri))
 
-    def show_sign(self) -> None:
-        """Show that this run lives, for whoever finds it dead."""
+    def show_sign(self, work: str) -> None:
+        """Show that this run lives, for whoever finds it dead; `work` is what it does, to people."""
         who = alive.process()
         self.sign = alive.show(
             private_folder(self.recorder.main, "alive"),
-            f"{self.experiment.key}-{self.stage or 'evaluation'}",
+            f"{self.experiment.key}-{work}",
             experiment=self.experiment.as_json(),
             stage=self.stage,
+            work=work,
             uri=without_password(self.recorder.store.uri),
             pid=who["process.id"],
             host=who["process.host"],
@@ -128,6 +136,15 @@ class Run:
         if self.sampler:
             self.sampler.stop()
         self._record("end", {"status": status, "last_words": words})
+        self._withdraw_sign()
+
+    def end_result(self, words: str) -> None:
+        """The result was given, or (with `words`) only a part of it: then a row that is still open is FAILED."""
+        if words:
+            self._record("cut_short", {"last_words": words})
+        self._withdraw_sign()
+
+    def _withdraw_sign(self) -> None:
         if self.sign:
             self.sign.close()
 
@@ -163,7 +180,7 @@ def stage_run(
         try:
             with never_in_the_way():
                 run.take_place(environ)
-                run.show_sign()
+                run.show_sign(stage or "evaluation")
             run.start(parameters if stage_parameters is None else stage_parameters, tags or {})
             yield run
         except BaseException as error:
@@ -203,12 +220,27 @@ def log_evaluation(
     finds nothing to do, the row that has the result may be one of an earlier commit. Returns it, or None where the
     result waits for the store.
     """
-    run = _make_run(project_root, "", parameters, environ)
-    row = None
-    with never_in_the_way():
-        run.take_place(environ)
-        row = run.complete(result, tags or {})
-    return row  # noqa: RET504 - an error inside is told and passed over
+    with result_run(project_root, environ) as run:
+        return run.complete(parameters, result, tags or {})
+
+
+@contextmanager
+def result_run(project_root: Path, environ: Mapping[str, str] = os.environ) -> Iterator[Run]:
+    """Read a result and `complete` its row while the block runs; the row of one that is cut short is FAILED.
+
+    By whatever it is cut short, as with `stage_run`. A row that is whole already stays so.
+    """
+    run = _make_run(project_root, "", {}, environ)
+    with _ended_by_signals():
+        try:
+            with never_in_the_way():
+                run.take_place(environ)
+                run.show_sign(RESULT_WORK)
+            yield run
+        except BaseException as error:
+            run.end_result(_words(error, ""))
+            raise
+        run.end_result("")
 
 
 def deliver(project_root: Path, environ: Mapping[str, str] = os.environ) -> int:
@@ -229,8 +261,9 @@ def bury_the_dead(
     for last in alive.take_dead(private_folder(main, "alive"), store):
         after = f" after {last['last']}" if last.get("last") else ""
         words = f"Killed without a word{after} (process {last['pid']} on {last['host']})."
-        recorder.record(Event("end", last["experiment"], last["stage"], {"status": "FAILED", "last_words": words}))
-        sentences.append(f"{last['experiment']['name']}, {last['stage'] or 'evaluation'}: {words}")
+        kind = "cut_short" if last["work"] == RESULT_WORK else "end"
+        recorder.record(Event(kind, last["experiment"], last["stage"], {"status": "FAILED", "last_words": words}))
+        sentences.append(f"{last['experiment']['name']}, {last['work']}: {words}")
     for note in dvc_command.take_ended(private_folder(main, "commands"), store):
         recorder.record(Event("abandoned", note["experiment"]))
     return sentences
