@@ -741,6 +741,23 @@ def test_a_moved_repository_keeps_its_artifacts(project: Path, tmp_path: Path) -
     assert not project.exists()
 
 
+def _leave_dead(project: Path, **environ: str) -> None:
+    """What a training leaves that is killed: its row open, and its sign, which nobody holds any more."""
+    with tracking.stage_run(project, "stage1", PARAMETERS, environ=environ) as run:
+        run.log_epoch(1, {"loss": LOSSES[1]})
+        (sign,) = (project / ".fakeface" / "alive").glob("*.jsonl")
+        copy = shutil.copy(sign, project / "sign")
+    sign.write_bytes(copy.read_bytes())
+
+
+def test_a_moved_repository_still_finds_its_dead(project: Path, tmp_path: Path) -> None:
+    _leave_dead(project, DVC_EXP_NAME="before")
+    moved = project.rename(tmp_path / "moved")
+    (sentence,) = tracking.bury_the_dead(moved, NOTHING)
+    assert sentence.startswith("before, stage1: Killed without a word after epoch 1")
+    assert {row.info.status for row in _rows(moved).values()} == {"FAILED"}
+
+
 # ---- names and values ----
 
 

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+from fakeface.tracking import local_files
+
+LOCAL = "local"
 LOCAL_PAGE = "http://127.0.0.1:5000"  # where `make ui` serves it
 
 
 def without_password(uri: str) -> str:
     """`http://name:secret@host` → `http://name:…@host`."""
-    return re.sub(r"(://[^/:@]+):[^@/]*@", r"\1:…@", uri)
+    return re.sub(r"(://[^/:@]+):[^/]*@", r"\1:…@", uri)
+
+
+def store_name(uri: str, main: Path) -> str:
+    """What a repository's notes call a store: "local", which a moved folder keeps, or its address without a login."""
+    if uri == local_files.uri(main):
+        return LOCAL
+    return re.sub(r"://[^/]*@", "://", uri).rstrip("/")
 
 
 def page(store: str) -> str:

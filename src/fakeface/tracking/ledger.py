@@ -41,8 +41,7 @@ class Ledger:
     def __init__(self, main: Path, uri: str) -> None:
         """`uri` is MLflow's address of the store."""
         self._main = main
-        self._local = uri == local_files.uri(main)
-        self.store = "local" if self._local else addresses.without_password(uri)  # a moved folder keeps its notes
+        self.store = addresses.store_name(uri, main)
 
     def note(self, experiment: Experiment, collection_id: str, run_id: str, result: str) -> None:
         """Append what is known of a row now; one write, so that several processes may."""
@@ -76,7 +75,7 @@ class Ledger:
 
     def _still_there(self, row: Row) -> bool:
         """Whether the row was not deleted since; a server is not asked."""
-        if not self._local:
+        if self.store != addresses.LOCAL:
             return True
         database = f"{(self._main / 'mlflow.db').as_uri()}?mode=ro"
         query = "SELECT 1 FROM runs WHERE run_uuid = ? AND lifecycle_stage = 'active' AND status = 'FINISHED'"

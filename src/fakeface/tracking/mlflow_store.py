@@ -45,6 +45,7 @@ class MlflowStore:
     def __init__(self, main: Path, uri: str) -> None:
         self.main, self.uri = main, uri
         self._ledger = Ledger(main, uri)
+        self.name = self._ledger.store
         self._client: MlflowClient | None = None
         self._collections: dict[str, str] = {}
         self._runs: dict[tuple[str, str], str] = {}

@@ -17,7 +17,6 @@ from typing import Any
 
 from fakeface.errors import UserError
 from fakeface.tracking import alive, dvc_command, hardware, undelivered
-from fakeface.tracking.addresses import without_password
 from fakeface.tracking.identity import Experiment, identify, main_folder, private_folder
 from fakeface.tracking.ledger import Ledger, Row
 from fakeface.tracking.naming import clean_name, flat_parameters, last_words
@@ -102,7 +101,7 @@ class Run:
         """Close the rows of the dead, and join the experiment of the `dvc` command above."""
         bury_the_dead(self.project_root, environ, recorder=self.recorder)
         folder = private_folder(self.recorder.main, "commands")
-        self.experiment = dvc_command.pinned(self.experiment, folder, uri=without_password(self.recorder.store.uri))
+        self.experiment = dvc_command.pinned(self.experiment, folder, store=self.recorder.store.name)
 
     def show_sign(self, work: str) -> None:
         """Show that this run lives, for whoever finds it dead; `work` is what it does, to people."""
@@ -113,7 +112,7 @@ class Run:
             experiment=self.experiment.as_json(),
             stage=self.stage,
             work=work,
-            uri=without_password(self.recorder.store.uri),
+            store=self.recorder.store.name,
             pid=who["process.id"],
             host=who["process.host"],
         )
@@ -256,7 +255,7 @@ def bury_the_dead(
     """Close the rows of runs that ended without a word (SIGKILL, power cut); returns a sentence for each."""
     main = main_folder(project_root, environ)
     recorder = recorder or Recorder(project_root, environ)
-    store = {"uri": without_password(recorder.store.uri)}
+    store = {"store": recorder.store.name}
     sentences = []
     for last in alive.take_dead(private_folder(main, "alive"), store):
         after = f" after {last['last']}" if last.get("last") else ""
