@@ -7,21 +7,24 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from fakeface import STAGES, tracking
+from fakeface.cli import main
 from fakeface.errors import UserError
 from fakeface.tracking import comparison, runs
 from fakeface.tracking.identity import identify
@@ -121,16 +124,16 @@ def _interrupted(project: Path, error: BaseException, **environ: str) -> None:
         raise error
 
 
-def _client(project: Path) -> Any:
+def _client(project: Path, served: str = "") -> Any:
     import mlflow
 
-    return mlflow.MlflowClient(f"sqlite:///{project / 'mlflow.db'}")
+    return mlflow.MlflowClient(served or f"sqlite:///{project / 'mlflow.db'}")
 
 
-def _rows(project: Path) -> dict[str, Any]:
-    """Every row by `experiment` or `experiment/stage`; two under one name are an error."""
-    client = _client(project)
-    runs = client.search_runs([client.get_experiment_by_name("fakeface").experiment_id])
+def _rows(project: Path, served: str = "", collection: str = "fakeface") -> dict[str, Any]:
+    """Every row by `experiment` or `experiment/stage`, of a server if named; two under one name are an error."""
+    client = _client(project, served)
+    runs = client.search_runs([client.get_experiment_by_name(collection).experiment_id])
     names = {run.info.run_id: run.info.run_name for run in runs}
     parents = {run.info.run_id: run.data.tags.get("mlflow.parentRunId") for run in runs}
     rows: dict[str, Any] = {}
@@ -493,13 +496,47 @@ def test_a_result_that_is_stopped_by_a_signal_or_a_wrong_file_fails_the_row_unti
 # ---- trouble ----
 
 
-def test_what_a_server_that_is_away_misses_is_delivered_later(
-    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+class Away:
+    """MLflow's server in this process, away but for a while."""
+
+    def __init__(self, store: Path) -> None:
+        from mlflow.server.handlers import initialize_backend_stores
+
+        initialize_backend_stores(f"sqlite:///{store}", default_artifact_root=str(store.parent / "artifacts"))
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.place = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.address = f"http://{self.place}"
+
+    @contextmanager
+    def back(self) -> Iterator[None]:
+        from mlflow.server import app
+        from werkzeug.serving import make_server
+
+        server = make_server("127.0.0.1", int(self.place.split(":")[1]), app, threaded=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+@pytest.fixture(scope="module")
+def away(killed: Killed, tmp_path_factory: pytest.TempPathFactory) -> Away:
+    return Away(Path(shutil.copy(killed.project / "mlflow.db", tmp_path_factory.mktemp("served"))))
+
+
+def test_what_a_server_that_is_away_misses_waits_for_this_server(
+    project: Path, away: Away, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    away = {"MLFLOW_TRACKING_URI": "http://name:secret@127.0.0.1:9", "DVC_EXP_NAME": "away"}
+    environ = {"MLFLOW_EXPERIMENT_NAME": "missed", "DVC_EXP_NAME": "away"}
+    with_password = environ | {"MLFLOW_TRACKING_URI": f"http://name:secret@{away.place}"}
     table = tmp_path / "table.csv"
-    with tracking.stage_run(project, "stage1", PARAMETERS, environ=away) as run:
+    with tracking.stage_run(project, "stage1", PARAMETERS, environ=with_password) as run:
         for epoch, loss in LOSSES.items():
             run.log_epoch(epoch, {"loss": loss})
         table.write_text("a table")
@@ -508,27 +545,39 @@ def test_what_a_server_that_is_away_misses_is_delivered_later(
     (warning,) = caplog.messages
     assert "does not answer" in warning
     assert "secret" not in warning
-    assert not _rows(project)
 
-    assert tracking.deliver(project, NOTHING) == 0
-    rows = _rows(project)
+    monkeypatch.chdir(project)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")  # which MLflow sets to whatever it was told
+    said = CliRunner().invoke(main, ["deliver"])  # from a terminal that knows nothing of the server
+    assert said.exit_code == 1
+    assert f"wait for the store {away.address}: set MLFLOW_TRACKING_URI" in said.output
+    _train(project, DVC_EXP_NAME="here")
+    assert set(_rows(project)) == {"here", "here/stage1"}
+
+    login_elsewhere = environ | {"MLFLOW_TRACKING_URI": away.address}
+    with away.back():
+        assert tracking.deliver(project, login_elsewhere) == 0
+        rows = _rows(project, away.address, "missed")
+        curve = _client(project, away.address).get_metric_history(rows["away"].info.run_id, "stage1/loss")
     assert set(rows) == {"away", "away/stage1"}
     assert rows["away/stage1"].info.status == "FINISHED"
-    assert _curve(project, rows["away"], "stage1/loss") == list(LOSSES.items())
-    kept = project / "mlartifacts" / rows["away/stage1"].info.run_id / "artifacts" / "tables" / "table.csv"
-    assert kept.read_text() == "a table"
+    assert [(point.step, point.value) for point in curve] == list(LOSSES.items())
+    assert (Path(rows["away/stage1"].info.artifact_uri) / "tables" / "table.csv").read_text() == "a table"
     assert list((project / ".fakeface" / "undelivered").iterdir()) == []
 
 
-def test_a_result_waits_once_for_a_server_that_is_away(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_result_waits_once_for_a_server_that_is_away(
+    project: Path, away: Away, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     _write_histories(project, *STAGES)
-    away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    environ = {"MLFLOW_EXPERIMENT_NAME": "once", "MLFLOW_TRACKING_URI": away.address}
     for _ in range(2):
-        assert tracking.log_evaluation(project, PARAMETERS, _result(project), environ=away) is None
+        assert tracking.log_evaluation(project, PARAMETERS, _result(project), environ=environ) is None
     assert len(list((project / ".fakeface" / "undelivered").glob("*.json"))) == 1
-    assert tracking.deliver(project, NOTHING) == 0
-    (parent,) = [row for name, row in _rows(project).items() if "/" not in name]
+    with away.back():
+        assert tracking.deliver(project, environ) == 0
+        (parent,) = [row for name, row in _rows(project, away.address, "once").items() if "/" not in name]
     assert (parent.info.status, parent.data.metrics["generalization_accuracy"]) == ("FINISHED", 0.81)
 
 
@@ -746,8 +795,8 @@ def _leave_dead(project: Path, **environ: str) -> None:
     with tracking.stage_run(project, "stage1", PARAMETERS, environ=environ) as run:
         run.log_epoch(1, {"loss": LOSSES[1]})
         (sign,) = (project / ".fakeface" / "alive").glob("*.jsonl")
-        copy = shutil.copy(sign, project / "sign")
-    sign.write_bytes(copy.read_bytes())
+        said = sign.read_bytes()
+    sign.write_bytes(said)
 
 
 def test_a_moved_repository_still_finds_its_dead(project: Path, tmp_path: Path) -> None:

@@ -75,9 +75,15 @@ def deliver() -> None:
     """Send what a tracking server that was away has missed."""
     from fakeface import tracking
 
-    waiting = tracking.deliver(Path.cwd())
-    click.echo("Everything is delivered." if not waiting else f"{waiting:,} events still wait; the server is away.")
-    raise SystemExit(1 if waiting else 0)
+    waiting, elsewhere = tracking.deliver(Path.cwd()), tracking.waiting_elsewhere(Path.cwd())
+    if waiting:
+        click.echo(f"{waiting:,} events still wait; the server is away.")
+    for store, count in elsewhere.items():
+        how = "unset MLFLOW_TRACKING_URI" if store == "local" else "set MLFLOW_TRACKING_URI to it"
+        click.echo(f"{count:,} events wait for the store {store}: {how}, and run this again.")
+    if waiting or elsewhere:
+        raise SystemExit(1)
+    click.echo("Everything is delivered.")
 
 
 @main.command()

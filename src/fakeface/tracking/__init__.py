@@ -8,7 +8,15 @@ from fakeface.tracking.listing import list_rows
 from fakeface.tracking.page import serve_page
 from fakeface.tracking.promotion import promote
 from fakeface.tracking.result import Detector, Result
-from fakeface.tracking.runs import Run, bury_the_dead, deliver, evaluation_run, log_evaluation, stage_run
+from fakeface.tracking.runs import (
+    Run,
+    bury_the_dead,
+    deliver,
+    evaluation_run,
+    log_evaluation,
+    stage_run,
+    waiting_elsewhere,
+)
 
 __all__ = [
     "Detector",
@@ -23,4 +31,5 @@ __all__ = [
     "record_experiment",
     "serve_page",
     "stage_run",
+    "waiting_elsewhere",
 ]

@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fakeface.tracking import addresses, dvc_command, local_files
+from fakeface.tracking import addresses, dvc_command, local_files, undelivered
 from fakeface.tracking.identity import Experiment, identify, main_folder, private_folder
 
 
@@ -92,9 +92,10 @@ class Ledger:
 def known_row(project_root: Path, result: str, environ: Mapping[str, str] = os.environ) -> Row | None:
     """The finished row that has this result, where that is sure without asking MLflow."""
     main = main_folder(project_root, environ)
-    if any(next(private_folder(main, name).glob("*.json*"), None) for name in ("undelivered", "alive")):
+    ledger = Ledger(main, environ.get("MLFLOW_TRACKING_URI") or local_files.uri(main))
+    waits = undelivered.waiting(private_folder(main, "undelivered"))[ledger.store]
+    if waits or next(private_folder(main, "alive").glob("*.jsonl"), None):
         return None  # something waits, runs or died: the store's word is wanted
     experiment = identify(project_root, environ)
     experiment = dvc_command.joined(experiment, private_folder(main, "commands")) or experiment
-    uri = environ.get("MLFLOW_TRACKING_URI") or local_files.uri(main)
-    return Ledger(main, uri).find(experiment, result)
+    return ledger.find(experiment, result)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from fakeface.tracking import alive, local_files, undelivered
@@ -48,15 +49,15 @@ class Recorder:
                 self._keep(event)
 
     def waiting(self) -> int:
-        """How many events wait."""
-        return sum(1 for _ in self.folder.glob("*.json"))
+        """How many events wait for this store."""
+        return undelivered.waiting(self.folder)[self.store.name]
 
     def waits(self, kind: str, key: str, digest: str) -> bool:
         """Whether this very result waits already, from a command before."""
         self.deliver()
         return any(
             event.kind == kind and event.experiment["key"] == key and event.payload["digest"] == digest
-            for _, event in undelivered.kept(self.folder)
+            for _, event in undelivered.kept(self.folder, self.store.name)
         )
 
     def deliver(self, seconds: float = math.inf) -> int:
@@ -65,7 +66,7 @@ class Recorder:
         if not self.waiting():
             return 0
         with self._turn, alive.lock(private_folder(self.main) / "deliver.lock"):
-            for path, event in undelivered.kept(self.folder):
+            for path, event in undelivered.kept(self.folder, self.store.name):
                 if time.monotonic() > end or not self._done(event, path):
                     break
                 undelivered.drop(path)
@@ -116,7 +117,7 @@ class Recorder:
 
     def _keep(self, event: Event) -> Path | None:
         try:
-            return undelivered.keep(event, private_folder(self.main, "undelivered"))
+            return undelivered.keep(replace(event, store=self.store.name), private_folder(self.main, "undelivered"))
         except OSError as error:
             _LOG.warning("fakeface: %s %s; a part of the run is not recorded.", self.folder, reason(error))
             return None

@@ -245,8 +245,15 @@ def result_run(project_root: Path, environ: Mapping[str, str] = os.environ) -> I
 def deliver(project_root: Path, environ: Mapping[str, str] = os.environ) -> int:
     """Send what a tracking store that was away has missed, or has refused; returns how many events still wait."""
     recorder = Recorder(project_root, environ)
-    undelivered.take_back(recorder.folder)
+    undelivered.take_back(recorder.folder, recorder.store.name)
     return recorder.deliver()
+
+
+def waiting_elsewhere(project_root: Path, environ: Mapping[str, str] = os.environ) -> dict[str, int]:
+    """How many events wait for other stores than the present one, by name ("local", or an address)."""
+    recorder = Recorder(project_root, environ)
+    counts = undelivered.waiting(recorder.folder)
+    return {store: count for store, count in sorted(counts.items()) if store != recorder.store.name}
 
 
 def bury_the_dead(

@@ -1,4 +1,4 @@
-"""Events that no tracking store has taken yet: one JSON file each, with the files it speaks of beside it.
+"""Events that their tracking store has not taken yet: one JSON file each, with the files it speaks of beside it.
 
 A file appears by a rename, so a killed process leaves whole events or none, and goes once the event is recorded. Events
 are safe to send twice, so a process killed between the two does no harm.
@@ -10,11 +10,16 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
+
+from fakeface.tracking.addresses import LOCAL
 
 _SERIAL = count()
 
@@ -23,7 +28,8 @@ _SERIAL = count()
 class Event:
     """Something to record about an experiment (`stage` empty) or about one of its stages.
 
-    `files` are paths that must be kept until the event is recorded; `time_ms` is milliseconds since 1970.
+    `files` are paths that must be kept until the event is recorded; `time_ms` is milliseconds since 1970; `store` is
+    the name of the one store that it is for.
     """
 
     kind: str
@@ -32,6 +38,7 @@ class Event:
     payload: dict[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     time_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    store: str = LOCAL
 
 
 def keep(event: Event, folder: Path) -> Path:
@@ -50,12 +57,28 @@ def keep(event: Event, folder: Path) -> Path:
     return path
 
 
-def kept(folder: Path) -> Iterator[tuple[Path, Event]]:
-    """Every event in `folder`, oldest first."""
+def waiting(folder: Path) -> Counter[str]:
+    """How many events `folder` holds, by the name of their store."""
+    counts: Counter[str] = Counter()
+    for path in folder.glob("*.json"):
+        with suppress(FileNotFoundError):  # another process has sent it meanwhile
+            counts[_store_of(path)] += 1
+    return counts
+
+
+@cache  # a file is asked for at each event that follows it, and never changes
+def _store_of(path: Path) -> str:
+    return str(json.loads(path.read_text(encoding="utf-8")).get("store", LOCAL))
+
+
+def kept(folder: Path, store: str) -> Iterator[tuple[Path, Event]]:
+    """Every event in `folder` for this store, oldest first."""
     for path in sorted(folder.glob("*.json")):
         try:
+            if _store_of(path) != store:
+                continue
             content = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:  # another process has sent it meanwhile
+        except FileNotFoundError:
             continue
         files = tuple(str(folder / name) for name in content.pop("files"))
         yield path, Event(**content, files=files)
@@ -67,9 +90,11 @@ def drop(path: Path) -> None:
     shutil.rmtree(path.with_suffix(".files"), ignore_errors=True)
 
 
-def take_back(folder: Path) -> None:
-    """Let what was set aside be tried again, after what was wrong with it may have been mended."""
+def take_back(folder: Path, store: str) -> None:
+    """Let what was set aside for this store be tried again, after what was wrong with it may have been mended."""
     for path in sorted((folder / "refused").glob("*.json")):
+        if _store_of(path) != store:
+            continue
         files = path.with_suffix(".files")
         if files.exists():
             files.rename(folder / files.name)
