@@ -30,7 +30,7 @@ from fakeface.tracking import comparison, runs
 from fakeface.tracking.identity import identify
 from fakeface.tracking.ledger import known_row
 from fakeface.tracking.naming import LONGEST_NAME, LONGEST_VALUE, flat_metrics, flat_parameters
-from fakeface.tracking.page import open_store
+from fakeface.tracking.page import opened_store
 
 PARAMETERS = {"lr": 0.001, "recipe": "seed", "stages": {"stage3": {"lr": None}}}
 LOSSES = {1: 0.9, 2: 0.5, 3: 0.4}
@@ -576,9 +576,9 @@ def test_a_result_waits_once_for_a_server_that_is_away(
         assert tracking.log_evaluation(project, PARAMETERS, _result(project), environ=environ) is None
     assert len(list((project / ".fakeface" / "undelivered").glob("*.json"))) == 1
     with away.back():
-        assert tracking.deliver(project, environ) == 0
-        (parent,) = [row for name, row in _rows(project, away.address, "once").items() if "/" not in name]
-    assert (parent.info.status, parent.data.metrics["generalization_accuracy"]) == ("FINISHED", 0.81)
+        (row,) = tracking.list_rows(project, "accuracy", environ).rows  # any command that looks there delivers it
+    assert (row.status, row.value) == ("finished", 0.81)
+    assert list((project / ".fakeface" / "undelivered").iterdir()) == []
 
 
 @pytest.fixture
@@ -646,8 +646,8 @@ def test_a_store_of_another_mlflow_that_it_does_not_open_is_named(
     named = {"MLFLOW_TRACKING_URI": f"sqlite:///{other}"}
     run = _train(project, MLFLOW_TRACKING_URI=named["MLFLOW_TRACKING_URI"])
     (warning,) = caplog.messages
-    with pytest.raises(UserError) as caught:
-        open_store(project, named)
+    with pytest.raises(UserError) as caught, opened_store(project, named):
+        pass
     for sentence in (warning, str(caught.value)):
         assert f"{version}.db was made by another version of MLflow (an older one: copy the database" in sentence
         assert "`mlflow db upgrade`" in sentence
@@ -799,12 +799,42 @@ def _leave_dead(project: Path, **environ: str) -> None:
     sign.write_bytes(said)
 
 
+def test_what_delivers_says_what_died_too(project: Path) -> None:
+    _leave_dead(project, DVC_EXP_NAME="killed")
+    assert tracking.deliver(project, NOTHING) == 0
+    assert {row.info.status for row in _rows(project).values()} == {"FAILED"}
+
+
 def test_a_moved_repository_still_finds_its_dead(project: Path, tmp_path: Path) -> None:
     _leave_dead(project, DVC_EXP_NAME="before")
     moved = project.rename(tmp_path / "moved")
     (sentence,) = tracking.bury_the_dead(moved, NOTHING)
     assert sentence.startswith("before, stage1: Killed without a word after epoch 1")
     assert {row.info.status for row in _rows(moved).values()} == {"FAILED"}
+
+
+def _register(project: Path) -> None:
+    """A model with the scores of two held-out faces, both called rightly."""
+    with tracking.evaluation_run(project, PARAMETERS, environ=NOTHING):
+        pass
+    (run,) = _rows(project).values()
+    table = project / "scores.csv"
+    table.write_text("set,path,source,label,stage3\nheldout,a,cam,real,0.1\nheldout,b,gan,fake,0.9\n")
+    client = _client(project)
+    client.log_artifact(run.info.run_id, table, "evaluation")
+    client.create_registered_model("fakeface")
+    tags = {"heldout": "these", "threshold": "0.5", "experiment": run.info.run_name}
+    client.create_model_version("fakeface", run.info.artifact_uri, run.info.run_id, tags=tags)
+    client.set_registered_model_alias("fakeface", "candidate", "1")
+
+
+def test_a_store_that_fails_during_a_promotion_is_told_in_a_sentence(project: Path) -> None:
+    shutil.copy(SOURCE.parent / "params.yaml", project / "params.yaml")
+    _register(project)
+    only_read = f"sqlite:///{(project / 'mlflow.db').as_uri()}?mode=ro&uri=true"
+    with pytest.raises(UserError, match=r"mlflow\.db.* cannot be written to"):
+        tracking.promote(project, environ={"MLFLOW_TRACKING_URI": only_read})
+    assert tracking.promote(project, environ=NOTHING).promoted
 
 
 # ---- names and values ----

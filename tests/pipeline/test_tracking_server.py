@@ -18,7 +18,7 @@ from fakeface import STAGES
 from fakeface.cli import main
 from fakeface.errors import UserError
 from fakeface.tracking import record_experiment
-from fakeface.tracking.page import open_store
+from fakeface.tracking.page import opened_store
 from pipeline.mlflow_rows import Row, Rows
 from pipeline.small_project import EPOCHS, Project, Reproduced
 from pipeline.tracking_server import TrackingServer, missing_part
@@ -105,8 +105,9 @@ def test_the_first_screen_says_how_to_use_it(outage: Outage) -> None:
 
 
 def test_nobody_gets_in_without_the_password(outage: Outage) -> None:
-    with pytest.raises(UserError, match="refuses the password"):
-        open_store(outage.project.folder, {"MLFLOW_TRACKING_URI": outage.server.uri("a wrong password")})
+    wrong = {"MLFLOW_TRACKING_URI": outage.server.uri("a wrong password")}
+    with pytest.raises(UserError, match="refuses the password"), opened_store(outage.project.folder, wrong):
+        pass
 
 
 def test_the_command_names_the_part_that_ended_and_ends_the_others(outage: Outage) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from fakeface.tracking import addresses, comparison
 from fakeface.tracking.identity import identify
 from fakeface.tracking.mlflow_store import STAGE, WHOLE
-from fakeface.tracking.page import open_store
+from fakeface.tracking.page import opened_store
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ def list_rows(project_root: Path, metric: str, environ: Mapping[str, str] = os.e
     """Every experiment of this project's table in MLflow.
 
     Raises:
-        UserError: the store cannot be opened.
+        UserError: the store cannot be opened or read.
     """
-    store = open_store(project_root, environ)
-    collection = store.client.get_experiment_by_name(identify(project_root, environ).collection)
-    if collection is None:
-        return Listing([], "")
-    found = store.client.search_runs([collection.experiment_id], f"tags.`{STAGE}` = '{WHOLE}'")
+    with opened_store(project_root, environ) as store:
+        collection = store.client.get_experiment_by_name(identify(project_root, environ).collection)
+        if collection is None:
+            return Listing([], "")
+        found = store.client.search_runs([collection.experiment_id], f"tags.`{STAGE}` = '{WHOLE}'")
     page = addresses.page(store.uri)
     rows = [
         Listed(

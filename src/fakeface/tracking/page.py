@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from fakeface.errors import UserError
 from fakeface.tracking import comparison, local_files
 from fakeface.tracking.addresses import without_password
-from fakeface.tracking.identity import identify, main_folder
+from fakeface.tracking.identity import identify
 from fakeface.tracking.mlflow_store import QUIET, MlflowStore
 from fakeface.tracking.reasons import reason
+from fakeface.tracking.recorder import Recorder
 from fakeface.tracking.runs import bury_the_dead, deliver
 
 _NO_WORKERS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # six processes of 250 MB for jobs that nobody submits
@@ -30,10 +32,10 @@ def serve_page(project_root: Path, host: str, port: int) -> None:
         raise UserError("MLFLOW_TRACKING_URI names a server, which has its own page; open that address in a browser.")
     _refuse_taken_port(host, port)
     deliver(project_root)
-    store = open_store(project_root)
     place = f"http://{host}:{port}"
+    with opened_store(project_root) as store:
+        collection = store.client.get_experiment_by_name(identify(project_root).collection)
     print(f"MLflow's page: {place} (Ctrl-C ends it)", flush=True)
-    collection = store.client.get_experiment_by_name(identify(project_root).collection)
     if collection:
         print(f"The experiments compared: {comparison.address(place, collection.experiment_id)}", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
@@ -42,20 +44,33 @@ def serve_page(project_root: Path, host: str, port: int) -> None:
     os.execve(sys.executable, command, {**os.environ, **QUIET, **_NO_WORKERS})
 
 
-def open_store(project_root: Path, environ: Mapping[str, str] = os.environ) -> MlflowStore:
-    """The project's tracking store, connected; the rows of runs that were killed are closed first.
+@contextmanager
+def opened_store(project_root: Path, environ: Mapping[str, str] = os.environ) -> Iterator[MlflowStore]:
+    """The project's tracking store while the block runs; what waits for it is sent, and rows of the killed are closed.
 
     Raises:
-        UserError: it cannot be opened.
+        UserError: it cannot be opened, or fails while the block runs.
     """
-    main = main_folder(project_root, environ)
-    store = MlflowStore(main, environ.get("MLFLOW_TRACKING_URI") or local_files.uri(main))
+    recorder = Recorder(project_root, environ)
+    store = recorder.store
     try:
         store.connect()
     except Exception as error:
-        raise UserError(f"The tracking store {without_password(store.uri)} {reason(error)}.") from None
-    bury_the_dead(project_root, environ)
-    return store
+        raise _said(store, error) from None
+
+    from mlflow.exceptions import MlflowException
+
+    try:
+        recorder.deliver()
+        bury_the_dead(project_root, environ, recorder=recorder)
+        store.connect()  # again, where it went away meanwhile
+        yield store
+    except MlflowException as error:
+        raise _said(store, error) from None
+
+
+def _said(store: MlflowStore, error: Exception) -> UserError:
+    return UserError(f"The tracking store {without_password(store.uri)} {reason(error)}.")
 
 
 def _refuse_taken_port(host: str, port: int) -> None:

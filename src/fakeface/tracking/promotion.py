@@ -14,7 +14,7 @@ from fakeface.errors import UserError
 from fakeface.tracking import alive
 from fakeface.tracking.identity import private_folder
 from fakeface.tracking.mlflow_store import MlflowStore, quiet_mlflow
-from fakeface.tracking.page import open_store
+from fakeface.tracking.page import opened_store
 from fakeface.tracking.registry import CANDIDATE, CHAMPION, REGISTERED
 
 if TYPE_CHECKING:
@@ -29,14 +29,16 @@ def promote(
     `chosen` is a version's number or an experiment's name; by default the candidate, which is the newest.
 
     Raises:
-        UserError: there is no such model, its scores are gone, or the store cannot be opened.
+        UserError: there is no such model, its scores are gone, or the store cannot be opened, read or written to.
     """
     from fakeface.gate import Decision, decide
     from fakeface.params import load_params
 
     gate = load_params(project_root / "params.yaml").promote
-    store = open_store(project_root, environ)
-    with alive.lock(private_folder(store.main) / "registry.lock"):
+    with (
+        opened_store(project_root, environ) as store,
+        alive.lock(private_folder(store.main) / "registry.lock"),
+    ):
         version, champion = _version(store, chosen), _by_alias(store, CHAMPION)
         if champion and champion.version == version.version:
             return Decision(True, (f"The candidate, {_name(store, version)}, is the champion already.",))

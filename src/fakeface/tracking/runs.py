@@ -243,10 +243,15 @@ def result_run(project_root: Path, environ: Mapping[str, str] = os.environ) -> I
 
 
 def deliver(project_root: Path, environ: Mapping[str, str] = os.environ) -> int:
-    """Send what a tracking store that was away has missed, or has refused; returns how many events still wait."""
+    """Send what a tracking store that was away has missed, or has refused, and close the rows of the dead.
+
+    Returns how many events still wait.
+    """
     recorder = Recorder(project_root, environ)
     undelivered.take_back(recorder.folder, recorder.store.name)
-    return recorder.deliver()
+    recorder.deliver()
+    bury_the_dead(project_root, environ, recorder=recorder)
+    return recorder.waiting()
 
 
 def waiting_elsewhere(project_root: Path, environ: Mapping[str, str] = os.environ) -> dict[str, int]:
