@@ -26,7 +26,7 @@ from click.testing import CliRunner
 from fakeface import STAGES, tracking
 from fakeface.cli import main
 from fakeface.errors import UserError
-from fakeface.tracking import comparison, runs
+from fakeface.tracking import alive, comparison, runs
 from fakeface.tracking.identity import identify
 from fakeface.tracking.ledger import known_row
 from fakeface.tracking.naming import LONGEST_NAME, LONGEST_VALUE, flat_metrics, flat_parameters
@@ -746,6 +746,24 @@ def test_where_nothing_can_be_kept_the_same_command_completes_the_row_later(
     kept.unlink()
     assert tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING) is not None
     assert {row.info.status for row in _rows(project).values()} == {"FINISHED"}
+
+
+def test_a_full_disk_under_the_sign_of_life_ends_no_training(project: Path) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)  # Linux's device that answers every write with "no space left"
+    with tracking.stage_run(project, "stage1", PARAMETERS, environ=NOTHING) as run:
+        assert run.sign is not None
+        run.sign.close()
+        run.sign = alive.Sign(project / "sign", full)
+        run.log_epoch(1, {"loss": 0.9})
+    (parent,) = [row for name, row in _rows(project).items() if "/" not in name]
+    assert _curve(project, parent, "stage1/loss") == [(1, 0.9)]
+
+
+def test_a_sign_of_which_a_full_disk_left_the_end_alone_is_taken_away(project: Path) -> None:
+    sign = project / ".fakeface" / "alive" / "someone.jsonl"
+    sign.write_text('{"last": "epoch 2 (loss 0.5)"}\n')
+    assert tracking.bury_the_dead(project, NOTHING) == []
+    assert not sign.exists()
 
 
 def test_a_collection_and_an_experiment_may_have_any_name(project: Path) -> None:

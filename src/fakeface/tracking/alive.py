@@ -20,12 +20,14 @@ class Sign:
         self._path, self._descriptor = path, descriptor
 
     def say(self, **words: Any) -> None:
-        """Append one line; a kill in the middle costs that line only."""
-        os.write(self._descriptor, (json.dumps(words) + "\n").encode())
+        """Append one line; a kill in the middle, or a full disk, costs that line only."""
+        with suppress(OSError):
+            os.write(self._descriptor, (json.dumps(words) + "\n").encode())
 
     def close(self) -> None:
         """The run has ended and said so: nothing is left to find."""
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 
@@ -61,10 +63,11 @@ def take_dead(folder: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, Any
         if descriptor is None:
             continue
         words = _words(path)
-        if words and any(words.get(key) != wanted[key] for key in wanted):
+        is_whole = wanted.keys() <= words.keys()  # not so where a full disk took the first line
+        if is_whole and any(words[key] != wanted[key] for key in wanted):
             os.close(descriptor)
             continue
-        if words:
+        if is_whole:
             yield words
         Sign(path, descriptor).close()
 
