@@ -7,12 +7,14 @@ from fakeface.errors import one_sentence_errors
 from fakeface.origins import choose_profile, collections_folder, data_folder, fetch_collections
 from fakeface.params import load_params
 from fakeface.raw import collect_sources
+from fakeface.tracking.runs import bury_first
 
 UNPACKED = Path("datasets/unpacked")
 
 
 def main() -> None:
     """Collect the sources of the chosen profile."""
+    bury_first(Path.cwd())
     data = load_params(Path("params.yaml")).data
     root = data_folder(data, UNPACKED)
     name, profile = choose_profile(data, root)

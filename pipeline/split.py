@@ -5,10 +5,12 @@ from pathlib import Path
 from fakeface.datasets import short_sources, split_dataset
 from fakeface.errors import one_sentence_errors
 from fakeface.params import load_params
+from fakeface.tracking.runs import bury_first
 
 
 def main() -> None:
     """Decode, split, prove, write."""
+    bury_first(Path.cwd())
     params = load_params(Path("params.yaml"))
     summary = split_dataset(
         raw=Path("datasets/raw"),

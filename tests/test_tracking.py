@@ -823,6 +823,25 @@ def test_what_delivers_says_what_died_too(project: Path) -> None:
     assert {row.info.status for row in _rows(project).values()} == {"FAILED"}
 
 
+LOADED = """
+import sys
+from pathlib import Path
+from fakeface.tracking.runs import bury_first
+bury_first(Path(sys.argv[1]))
+print("mlflow" in sys.modules)
+"""
+
+
+def test_a_stage_without_a_row_closes_the_rows_of_the_dead_and_loads_mlflow_only_for_them(project: Path) -> None:
+    environ = {**os.environ, "PYTHONPATH": str(SOURCE)}
+    environ.pop("MLFLOW_TRACKING_URI", None)
+    command = [sys.executable, "-c", LOADED, str(project)]
+    assert subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout == "False\n"
+    _leave_dead(project, DVC_EXP_NAME="killed")
+    runs.bury_first(project, NOTHING)
+    assert {row.info.status for row in _rows(project).values()} == {"FAILED"}
+
+
 def test_a_moved_repository_still_finds_its_dead(project: Path, tmp_path: Path) -> None:
     _leave_dead(project, DVC_EXP_NAME="before")
     moved = project.rename(tmp_path / "moved")

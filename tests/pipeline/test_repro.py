@@ -19,6 +19,7 @@ import yaml
 from PIL import Image
 
 from fakeface import STAGES
+from fakeface.tracking.identity import identify
 from faulty_server import serving
 from pipeline.mlflow_rows import Row, Rows
 from pipeline.small_project import CAMERAS, EPOCHS, GENERATORS, HALF_IMAGE, IMAGES, LETTER, Project, Reproduced
@@ -83,6 +84,19 @@ def test_a_second_time_runs_nothing(reproduced: Reproduced) -> None:
     assert "'fakeface.tracking.ledger'" in loaded
     assert "'mlflow'" not in loaded  # which takes seconds to load
     assert reproduced.project.outputs() == before
+
+
+@pytest.mark.system
+@pytest.mark.parametrize("stage", ["download", "split"])
+def test_the_stages_without_a_row_close_those_of_the_dead_too(copied: Project, stage: str) -> None:
+    sign = copied.folder / ".fakeface/alive/somebody.jsonl"
+    who = {"experiment": identify(copied.folder, {}).as_json(), "stage": "stage1", "work": "stage1", "store": "local"}
+    sign.write_text(json.dumps({**who, "pid": "1", "host": "here", "last": "epoch 1"}))
+    copied.done("python", f"pipeline/{stage}.py")
+    assert not sign.exists()
+    found = [child for children in Rows(copied).children.values() for child in children]
+    (failed,) = [child for child in found if child.info.status == "FAILED"]
+    assert failed.data.tags["fakeface.last_words"] == "Killed without a word after epoch 1 (process 1 on here)."
 
 
 @pytest.mark.parametrize(

@@ -280,6 +280,13 @@ def bury_the_dead(
     return sentences
 
 
+def bury_first(project_root: Path, environ: Mapping[str, str] = os.environ) -> None:
+    """Close the rows of the dead, for a stage that has no row; nothing slow is loaded where nobody left a sign."""
+    with never_in_the_way():
+        if next(private_folder(main_folder(project_root, environ), "alive").glob("*.jsonl"), None):
+            bury_the_dead(project_root, environ)
+
+
 def _make_run(project_root: Path, stage: str, parameters: Mapping[str, Any], environ: Mapping[str, str]) -> Run:
     recorder = Recorder(project_root, environ)
     return Run(project_root, identify(project_root, environ), stage, recorder, flat_parameters(parameters))
