@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -872,6 +872,28 @@ def test_a_store_that_fails_during_a_promotion_is_told_in_a_sentence(project: Pa
     with pytest.raises(UserError, match=r"mlflow\.db.* cannot be written to"):
         tracking.promote(project, environ={"MLFLOW_TRACKING_URI": only_read})
     assert tracking.promote(project, environ=NOTHING).promoted
+
+
+def test_a_kill_after_the_model_is_registered_makes_no_second_version(project: Path) -> None:
+    _write_histories(project, *STAGES)
+    (project / "stage3.h5").write_bytes(b"a checkpoint")
+    detector = tracking.Detector(project / "stage3.h5", 32, "# A card", {"threshold": "0.5"}, ("numpy==1.26.4",))
+    result = replace(_result(project), detector=detector)
+    row = tracking.log_evaluation(project, PARAMETERS, result, environ=NOTHING)
+    assert row is not None
+    client = _client(project)
+    for tag in ("fakeface.detector", "fakeface.result", "fakeface.evaluated"):  # which the kill came before
+        client.delete_tag(row.run_id, tag)
+    client.delete_registered_model_alias("fakeface", "candidate")
+    client.update_run(row.run_id, status="RUNNING")
+    tracking.log_evaluation(project, PARAMETERS, result, environ=NOTHING)
+    (version,) = client.search_model_versions("name = 'fakeface'")
+    assert client.get_model_version_by_alias("fakeface", "candidate").version == version.version
+    assert client.get_run(row.run_id).data.tags["fakeface.detector"].split() == [
+        row.result,
+        version.source.removeprefix("models:/"),
+        str(version.version),
+    ]
 
 
 # ---- names and values ----

@@ -194,14 +194,19 @@ class MlflowStore:
         self._close(child, "FINISHED", "", event.time_ms)
 
     def _add_detector(self, run_id: str, name: str, checkpoint: Path, result: Mapping[str, Any]) -> None:
-        from fakeface.tracking.registry import log_detector, register
+        from fakeface.tracking.registry import RESULT as HOLDS
+        from fakeface.tracking.registry import log_detector, register, registered
 
         if self.client.get_run(run_id).data.tags.get(DETECTOR, "").startswith(result["digest"]):
             return
-        settings = {**result["detector"], "tags": {**result["detector"]["tags"], "experiment": name}}
-        model = log_detector(self.client, run_id, checkpoint, settings)
+        tags = {**result["detector"]["tags"], "experiment": name, HOLDS: result["digest"]}
+        settings = {**result["detector"], "tags": tags}
         with alive.lock(private_folder(self.main) / "registry.lock"):
-            version = register(self.client, run_id, model, settings)
+            version, model = registered(self.client, run_id, result["digest"])
+        if not version:
+            model = log_detector(self.client, run_id, checkpoint, settings)
+            with alive.lock(private_folder(self.main) / "registry.lock"):
+                version = register(self.client, run_id, model, settings)
         self.client.set_tag(run_id, DETECTOR, f"{result['digest']} {model} {version}")
 
     def _end(self, event: Event, experiment: Experiment) -> None:

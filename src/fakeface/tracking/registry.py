@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 REGISTERED, CANDIDATE, CHAMPION = "fakeface", "candidate", "champion"
+RESULT = "result"  # the tag of a version that says which result it holds
 _LONGEST_DESCRIPTION = 5000  # characters: the column of MLflow's database
 _CODE = Path(__file__).with_name("detector_model.py")
 
@@ -48,6 +49,20 @@ def log_detector(client: MlflowClient, run_id: str, checkpoint: Path, settings: 
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return str(logged.model_id)
+
+
+def registered(client: MlflowClient, run_id: str, result: str) -> tuple[str, str]:
+    """The version that holds a result of a run and MLflow's id of its model; empty where there is none.
+
+    The newest of all versions is the candidate, also where a kill came before that was said.
+    """
+    versions = client.search_model_versions(f"name = '{REGISTERED}'")  # the newest first
+    for version in versions:
+        if version.run_id == run_id and version.tags.get(RESULT) == result:
+            if version is versions[0]:
+                client.set_registered_model_alias(REGISTERED, CANDIDATE, version.version)
+            return str(version.version), str(version.source).removeprefix("models:/")
+    return "", ""
 
 
 def register(client: MlflowClient, run_id: str, model_id: str, settings: Mapping[str, Any]) -> str:
