@@ -254,10 +254,11 @@ DRAWN = """
         axes: ['xaxis', 'yaxis'].map(axis => plot._fullLayout[axis] && plot._fullLayout[axis].title.text),
         traces: plot.data.map(trace => ({name: trace.name, text: trace.text, x: trace.x, y: trace.y})),
     }));
-    const texts = [...document.querySelectorAll('svg text, svg title')].map(text => text.textContent);
+    const axes = [...document.querySelectorAll('.parcoords .label, .parcoords .axis-label-tooltip text')]  // if cut
+        .map(name => name.textContent);
     const scatter = plots.find(plot => plot.axes[0] === 'lr');
     const curves = plots.filter(plot => plot.axes[0] === 'Step' && plot.traces.length);
-    return scatter && curves.length >= 3 && texts.includes('lr') && {scatter, curves, texts};
+    return scatter && curves.length >= 3 && axes.includes('lr') && {scatter, curves, axes};
 """
 
 
@@ -300,7 +301,7 @@ def test_mlflows_page_shows_accuracy_against_learning_rate_and_the_curves_overla
     place = {name: (float(x), y) for name, x, y in zip(points["text"], points["x"], points["y"], strict=True)}
     for rate, name in experiments.sweep.items():
         assert place[name] == (float(rate), pytest.approx(rows[name].run.data.metrics[ACCURACY]))
-    assert {"lr", ACCURACY} <= set(drawn["texts"])  # the axes of the parallel coordinates
+    assert {"lr", ACCURACY} <= set(drawn["axes"])  # of the parallel coordinates
     for name in experiments.sweep.values():
         curves = [trace["y"] for plot in drawn["curves"] for trace in plot["traces"] if trace["name"] == name]
         for stage in STAGES:
