@@ -260,6 +260,7 @@ def test_mlflow_has_one_row_with_a_child_for_each_stage(rows: Rows, row: Row) ->
     assert set(rows.children) == {row.run.info.run_id}
     assert set(row.stages) == set(STAGES)
     assert {run.info.status for run in (row.run, *row.stages.values())} == {"FINISHED"}
+    assert {run.data.tags["progress"] for run in row.stages.values()} == {f"epoch {EPOCHS} of {EPOCHS}"}
 
 
 def test_mlflow_has_every_parameter(reproduced: Reproduced, row: Row) -> None:
@@ -360,8 +361,14 @@ def test_the_model_is_registered_with_all_that_its_user_needs(reproduced: Reprod
 
     version = rows.client.get_model_version_by_alias("fakeface", "candidate")
     assert version.run_id == row.run.info.run_id
-    for said in (NOTE, *HELDOUT, "Intended use", "Limits", "generator_2"):
+    for said in (NOTE, "## Intended use", "## Results on held-out sources", "## Data", "## Limits"):
         assert said in version.description
+    for source, result in _metrics(reproduced)["sources"].items():
+        line = f"| {source} | {result['label']} | {result['n']:,} | {result['accuracy']:.3f} |"
+        assert line in version.description
+    results, data = version.description.split("## Data")
+    assert "| camera_4 | real |" in results
+    assert "| generator_2 | fake | stage" in data  # what the training saw, and in which stage
     folder = reproduced.project.folder / "mlartifacts" / version.source.replace("models:/", "models/") / "artifacts"
     model = Model.load(folder)
     assert model.signature is not None
