@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -358,6 +359,15 @@ def test_a_stage_shows_curves_speed_its_end_and_the_machine_while_it_runs(
     assert parent.data.metrics == {"stage1/loss": 0.9, "stage1/images_per_second": 250.0}
     assert {"loss", "images_per_second", "system/system_memory_usage_percentage"} < set(child.data.metrics)
     assert re.fullmatch(r"epoch 1 of 3, ends about \d\d:\d\d", child.data.tags["progress"])
+
+
+def test_the_gpu_build_has_the_package_by_which_mlflow_reads_a_gpus_load() -> None:
+    from mlflow.system_metrics.metrics import gpu_monitor
+
+    named = re.search(r"pip install ([\w-]+)`", inspect.getsource(gpu_monitor))
+    assert named is not None
+    pins = (SOURCE.parent / "requirements" / "gpu.txt").read_text()
+    assert re.search(rf"^{named[1]}==", pins, re.MULTILINE)
 
 
 # ---- again ----

@@ -49,6 +49,6 @@ def _monitors() -> list[Any]:
     ]
     monitors = []
     for make in makers:
-        with suppress(Exception):  # without a GPU, or without the library that reads it, its monitor raises
+        with suppress(Exception):  # without a GPU, or in the CPU build, which lacks what reads it, its monitor raises
             monitors.append(make())
     return monitors
