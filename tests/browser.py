@@ -41,6 +41,12 @@ class Browser:
         """What a JavaScript function of this body returns."""
         return _answer(requests.post(f"{self._session}/execute/sync", json={"script": script, "args": []}, timeout=60))
 
+    def narrow_to(self, width: int) -> None:
+        """Show pages as a telephone of this many pixels does."""
+        metrics = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": False}
+        command: dict[str, Any] = {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics}
+        _answer(requests.post(f"{self._session}/goog/cdp/execute", json=command, timeout=60))
+
     def wait_for(self, script: str, picture: Path) -> Any:
         """What the script returns as soon as that is true to JavaScript; `picture` gets what is on the page then."""
         for _ in range(LOOKS):

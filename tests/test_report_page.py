@@ -19,6 +19,7 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
+from browser import browser
 from fakeface import STAGES
 from fakeface.calibration import Calibration
 from fakeface.cli import main
@@ -203,6 +204,62 @@ def test_equally_confident_mistakes_come_by_path_and_a_score_at_the_threshold_is
     found = hardest_mistakes(faces, "stage3", 0.5, 12)
     assert [(each.path, each.answer) for each in found] == [("a", "fake"), ("b", "fake"), ("c", "real"), ("d", "fake")]
     assert hardest_mistakes(faces, "stage3", 0.5, 2) == found[:2]
+
+
+def test_every_part_of_the_page_is_there(made: Made) -> None:
+    headings = [re.sub("<[^>]+>", "", each).removesuffix(" drawn &amp; small") for each in _all(made, "h2")]
+    assert headings == [
+        "Held-out faces",
+        "Pairs: one kind of real face against one kind of fake",
+        "After each stage",
+        "Training curves",
+        "Catching fakes without accusing real faces",
+        "Calibration, and the unsure band",
+        "Robustness",
+        "The hardest mistakes",
+        "What was run",
+        "How to repeat it",
+    ]
+
+
+def test_each_cell_of_the_heat_map_has_its_number_and_the_colour_of_it(made: Made) -> None:
+    (heat_map,) = re.findall(r'<table class="heat">.*?</table>', made.page, re.DOTALL)
+    cells = re.findall(r'<tr><td>([^<]+)</td><td style="background:([^"]+)">([\d.]+)<br>', heat_map)
+    shown = {name: value for name, _, value in cells}
+    assert shown == {"none": "0.900", "blur 3": "0.520", "equalised": "0.700"}
+    colours = {name: [int(part) for part in re.findall(r"\d+", colour)] for name, colour, _ in cells}
+    assert colours["blur 3"][1] < colours["equalised"][1]  # more green
+    assert colours["none"][0] < colours["equalised"][0]  # less red
+
+
+def test_each_drawing_has_its_lines_and_says_what_they_are(made: Made) -> None:
+    drawings = dict(re.findall(r'<svg role="img" aria-label="([^"]+)"(.*?)</svg>', made.page, re.DOTALL))
+    expected: dict[str, tuple[str, ...]] = {f"Training of {stage}": ("loss", "accuracy", "epoch") for stage in STAGES}
+    expected["Fakes caught against real faces accused"] = tuple(f"after {stage}" for stage in STAGES)
+    expected["Does a score mean what it says?"] = ("held out", "stage3 test")
+    expected["Scores of each held-out source"] = (CAMERA, html.escape(GENERATOR, quote=False))
+    assert set(drawings) == set(expected)
+    for title, said in expected.items():
+        texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawings[title])
+        assert [each for each in said if not any(each in text for text in texts)] == [], title
+        assert drawings[title].count("<path") > 5, title
+
+
+@pytest.mark.system
+def test_the_page_fits_a_telephone(made: Made, tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(made.page, encoding="utf-8")
+    with browser(tmp_path) as window:
+        window.narrow_to(390)
+        window.open(page.as_uri())
+        sizes = "const page = document.documentElement; return [innerWidth, page.clientWidth, page.scrollWidth];"
+        width, shown, needed = window.wait_for(sizes, tmp_path / "telephone.png")
+    assert width == 390
+    assert needed == shown  # nothing scrolls sideways but a table by itself
+
+
+def _all(made: Made, tag: str) -> list[str]:
+    return re.findall(rf"<{tag}>(.*?)</{tag}>", made.page, re.DOTALL)
 
 
 def test_names_are_escaped_and_stay_on_their_line(made: Made) -> None:
