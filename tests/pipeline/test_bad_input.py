@@ -162,6 +162,24 @@ def test_dvc_hands_the_sentence_on_and_keeps_what_other_stages_made(copied: Proj
     assert before.items() <= copied.outputs().items()
 
 
+@pytest.mark.system
+def test_a_name_with_a_space_is_refused_by_dvc_in_one_sentence_and_loses_nothing(copied: Project) -> None:
+    copied.done("dvc", "exp", "run", "--queue", "-n", "größe", "-S", "lr=0.1")
+    before = (copied.outputs(), _queued(copied), copied.params())
+    process = copied.run("dvc", "exp", "run", "--queue", "-n", "größe 1", "-S", "lr=0.2")
+    assert process.returncode != 0
+    assert "Traceback" not in process.stderr
+    (sentence,) = [line for line in process.stderr.splitlines() if line.startswith("ERROR: ")]
+    assert "größe 1" in sentence
+    assert (copied.outputs(), _queued(copied), copied.params()) == before
+    assert "größe" in before[1]
+
+
+def _queued(project: Project) -> str:
+    """git's list of what DVC has queued."""
+    return project.done("git", "reflog", "show", "--format=%H %gs", "refs/exps/celery/stash")
+
+
 def test_an_override_of_an_unknown_key_is_refused(copied: Project) -> None:
     process = copied.run("dvc", "exp", "run", "-S", "lrr=0.1")
     assert process.returncode != 0
