@@ -103,9 +103,9 @@ class Project:
         shutil.copytree(self.folder, folder, symlinks=True, ignore=left_out)
         return Project(folder, self.environment)
 
-    def outputs(self) -> dict[str, str]:
-        """The sha256 of every file that the stages have made, by path."""
-        files = (path for name in OUTPUTS for path in (self.folder / name).rglob("*"))
+    def outputs(self, *others: str) -> dict[str, str]:
+        """The sha256 of every file that the stages have made, and of those in other folders, by path."""
+        files = (path for name in (*OUTPUTS, *others) for path in (self.folder / name).rglob("*"))
         return {
             path.relative_to(self.folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in files

@@ -35,8 +35,8 @@ def _clone(project: Project, folder: Path) -> Project:
 
 
 def _tracked(project: Project) -> dict[str, str]:
-    """The files that DVC keeps; what else lies in datasets only saves time."""
-    found = project.outputs().items()
+    """The files that DVC keeps, those of data.dvc too; what else lies in datasets only saves time."""
+    found = project.outputs("data").items()
     saved_time = ("datasets/.", "datasets/decoded/", "datasets/measured/")
     return {path: content for path, content in found if not path.startswith(saved_time)}
 
