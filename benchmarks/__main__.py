@@ -29,7 +29,7 @@ RESULTS = ROOT / "benchmarks/RESULTS.md"
 @click.option("--only", multiple=True, type=click.Choice(PARTS), help="This part alone; may be repeated.")
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Where the table goes.")
 def main(data: Path, only: tuple[str, ...], results: Path) -> None:
-    """Measure this machine against the targets; takes under 6 minutes on two idle cores."""
+    """Measure this machine against the targets; takes about a quarter of an hour on two cores."""
     with one_sentence_errors():
         began = time.perf_counter()
         rows = [row for part in only or PARTS for row in rows_of(part, data)]
