@@ -677,6 +677,7 @@ def test_a_database_locked_by_another_writer_is_waited_for(project: Path) -> Non
     assert all("locked" not in str(row.data.tags) for row in _rows(project).values())
 
 
+@pytest.mark.system  # MLflow waits 20 s each time
 def test_a_database_that_stays_locked_gets_the_training_when_it_is_free(
     project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
