@@ -95,6 +95,7 @@ def test_one_changed_image_touches_only_what_depends_on_it(copied: Project) -> N
     assert {path for path in made_anew if path.startswith("datasets/raw/")} == {
         f"datasets/raw/{changed}",
         "datasets/raw/manifest.csv",
+        "datasets/raw/collected.json",  # has the manifest's sum
     }
     assert {path.split("/")[2] for path in made_anew if path.startswith("datasets/split/")} == {"stage3"}
     plan = copied.done("dvc", "repro", "--dry")
