@@ -139,6 +139,12 @@ def test_scoring_keeps_order_and_pixels() -> None:
     np.testing.assert_array_equal(images, pool.take(np.arange(len(pool))))
 
 
+def test_no_iterator_waits_for_a_sleeping_tuner_when_it_ends() -> None:
+    pool = pool_of([faces(40, 3)], "test")
+    batches = training_dataset(pool, lambda images, key: images, 4, 2, range(1), "none", seed=4)
+    assert [each.options().autotune.enabled for each in (batches, scoring_dataset(pool, 3))] == [False, False]
+
+
 def test_a_stage_learns_and_is_calibrated(first_stage: TrainedStage, stores: dict[str, Store]) -> None:
     assert [row["epoch"] for row in first_stage.fit.history] == list(range(1, 11))
     assert first_stage.fit.history[-1]["loss"] < first_stage.fit.history[0]["loss"]

@@ -164,7 +164,8 @@ def training_dataset(
     numbers = tf.data.Dataset.range(epochs.start * parts, epochs.stop * parts)
     batch = tf.autograph.experimental.do_not_convert(batch)  # plain TensorFlow; converting it takes a second
     side_by_side = min(MOST_READERS, max(2, os.cpu_count() or 1))
-    return numbers.map(batch, num_parallel_calls=side_by_side, deterministic=True).prefetch(2 + 2 * share.count)
+    batches = numbers.map(batch, num_parallel_calls=side_by_side, deterministic=True).prefetch(2 + 2 * share.count)
+    return _not_tuned(batches)
 
 
 def scoring_steps(pool: ImagePool, batch_size: int) -> int:
@@ -192,7 +193,19 @@ def scoring_dataset(pool: ImagePool, batch_size: int, share: Share = WHOLE) -> t
         return tf.cast(images, tf.float32), labels
 
     numbers = tf.data.Dataset.range(scoring_steps(pool, batch_size) * share.count)
-    return numbers.map(tf.autograph.experimental.do_not_convert(batch)).prefetch(4)
+    return _not_tuned(numbers.map(tf.autograph.experimental.do_not_convert(batch)).prefetch(4))
+
+
+def _not_tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Return the batches without tf.data's tuner, which has nothing to tune where every width is given.
+
+    Its thread sleeps 10, 20, 40 ms and so on, up to a minute, and an iterator that ends waits until it is awake.
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
 
 
 def _reading(pool: ImagePool, batch_size: int | None, positions_of: Callable[[int], Indices]) -> Callable[[Any], Any]:
