@@ -37,6 +37,7 @@ from fakeface.images import Crop, decode_image
 PROJECT = Path(__file__).resolve().parent.parent
 SIZE, COMPARED = 128, 2000  # pixels a side; images in the comparison with Pillow
 LOOK = 0.2  # seconds between two looks at a stage, which take the processor some milliseconds
+_TABLE = re.compile(r"(?<=<!-- measured -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
 SOURCES = {  # label, use, share of all images
     "aligned": ("real", {"stage1": 1.0}, 0.125),
     "photographs": ("real", {"stage2": 1.0}, 0.25),
@@ -273,7 +274,7 @@ def write_table(rows: Sequence[tuple[str, str]], into: Path) -> None:
     """Replace the table between the two marks of a Markdown file."""
     table = "\n".join(("| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)))
     text = into.read_text(encoding="utf-8")
-    into.write_text(re.sub(r"(?<=<!-- measured -->\n).*?(?=\n<!-- end -->)", lambda _: table, text, flags=re.DOTALL))
+    into.write_text(_TABLE.sub(lambda _: table, text), encoding="utf-8")
 
 
 def said(what: str) -> None:
@@ -295,6 +296,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the temporary folder is made; by default the system's")
     parser.add_argument("--out", type=Path, help="a Markdown file whose table is written anew, such as SPLITTING.md")
     arguments = parser.parse_args()
+    if arguments.out and not (arguments.out.is_file() and _TABLE.search(arguments.out.read_text(encoding="utf-8"))):
+        parser.error(f"--out {arguments.out}: name a file that has the table's two marks, such as SPLITTING.md")
     rows = [("Machine", f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}")]
     with _workspace(arguments.folder) as workspace:
         for row in measure(workspace, arguments.images, arguments.side):
