@@ -74,17 +74,7 @@ def _kill_in(stage: str, project: Project) -> Killed:
     """Run TEMP, and kill it and all that it started in the middle of a stage."""
     pictures = _pictures(project)
     output = project.folder / ".dvc" / "tmp" / f"{stage}.txt"
-    with (
-        output.open("w") as file,
-        subprocess.Popen(
-            IN_TEMP,
-            cwd=project.folder,
-            env=project.environment,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process,
-    ):
+    with project.started(output, *IN_TEMP) as process:
         while not _in_the_middle(stage, project, output.read_text(), pictures):
             assert process.poll() is None, f"{stage} was over before the kill:\n{output.read_text()}"
             time.sleep(0.02)

@@ -10,7 +10,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,22 @@ class Project:
         said = "".join(printed)
         assert acted, f"{words!r} was not said:\n{said}"
         return subprocess.CompletedProcess(command, process.returncode, said)
+
+    @contextmanager
+    def started(self, output: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a command in a process group of its own, and wait for its end; all that it prints goes to a file."""
+        with (
+            output.open("w") as file,
+            subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self.environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            ) as process,
+        ):
+            yield process
 
     def params(self) -> dict[str, Any]:
         content = yaml.safe_load((self.folder / "params.yaml").read_text())

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -268,17 +267,7 @@ def _served(project: Project, printed: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with (
-        printed.open("w") as file,
-        subprocess.Popen(
-            ["fakeface", "ui", "--port", str(port)],
-            cwd=project.folder,
-            env=project.environment,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        ) as process,
-    ):
+    with project.started(printed, "fakeface", "ui", "--port", str(port)) as process:
         try:
             while "startup complete" not in printed.read_text():
                 assert process.poll() is None, printed.read_text()
