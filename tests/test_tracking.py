@@ -27,11 +27,12 @@ from click.testing import CliRunner
 from fakeface import STAGES, tracking
 from fakeface.cli import main
 from fakeface.errors import UserError
-from fakeface.tracking import alive, comparison, runs
+from fakeface.tracking import alive, comparison, runs, undelivered
+from fakeface.tracking.addresses import LOCAL, store_name
 from fakeface.tracking.identity import identify
 from fakeface.tracking.ledger import known_row
 from fakeface.tracking.naming import LONGEST_NAME, LONGEST_VALUE, flat_metrics, flat_parameters
-from fakeface.tracking.page import opened_store
+from fakeface.tracking.page import opened_store, serve_page
 
 PARAMETERS = {"lr": 0.001, "recipe": "seed", "stages": {"stage3": {"lr": None}}}
 LOSSES = {1: 0.9, 2: 0.5, 3: 0.4}
@@ -805,6 +806,52 @@ def test_a_number_that_mlflow_refuses_is_set_aside_and_the_rest_goes_on(
     assert child.data.metrics["loss"] == 0.5
     assert len(list((project / ".fakeface" / "undelivered" / "refused").glob("*.json"))) == 1
     assert len(caplog.messages) == 1
+
+
+@pytest.fixture
+def server_commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What this process would have become, in place of a server."""
+    commands: list[list[str]] = []
+    monkeypatch.setattr(os, "execve", lambda _program, command, _environ: commands.append(command))
+    return commands
+
+
+def _keep_a_tag(project: Path, store: str = LOCAL) -> Path:
+    """An event that waits: a tag for the row of an experiment named `later`."""
+    experiment = identify(project, {"DVC_EXP_NAME": "later"})
+    payload = {"tags": {"said": "afterwards"}}
+    event = undelivered.Event("tags", experiment.as_json(), payload=payload, store=store)
+    return undelivered.keep(event, project / ".fakeface" / "undelivered")
+
+
+def test_the_page_shows_what_had_been_refused_and_a_list_leaves_it(
+    project: Path, server_commands: list[list[str]]
+) -> None:
+    undelivered.set_aside(_keep_a_tag(project), "a reason that was mended since")
+    assert tracking.list_rows(project, "accuracy", NOTHING).rows == []
+    serve_page(project, "127.0.0.1", 0)
+    assert server_commands[0][1:4] == ["-m", "mlflow", "server"]
+    assert _rows(project)["later"].data.tags["said"] == "afterwards"
+    assert list((project / ".fakeface" / "undelivered").rglob("*.json")) == []
+
+
+def test_a_page_whose_store_does_not_open_says_so_once_and_loses_nothing(
+    project: Path,
+    server_commands: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    other = project / "other.db"
+    shutil.copy(project / "mlflow.db", other)
+    with closing(sqlite3.connect(other)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
+    _keep_a_tag(project, store_name(f"sqlite:///{other}", project))
+    with pytest.raises(UserError, match="was made by another version of MLflow"):
+        serve_page(project, "127.0.0.1", 0)
+    assert caplog.messages == []
+    assert server_commands == []
+    assert len(list((project / ".fakeface" / "undelivered").glob("*.json"))) == 1
 
 
 def test_a_moved_repository_keeps_its_artifacts(project: Path, tmp_path: Path) -> None:

@@ -10,30 +10,29 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fakeface.errors import UserError
-from fakeface.tracking import comparison, local_files
+from fakeface.tracking import comparison, local_files, undelivered
 from fakeface.tracking.addresses import without_password
 from fakeface.tracking.identity import identify
 from fakeface.tracking.mlflow_store import QUIET, MlflowStore
 from fakeface.tracking.reasons import reason
 from fakeface.tracking.recorder import Recorder
-from fakeface.tracking.runs import bury_the_dead, deliver
+from fakeface.tracking.runs import bury_the_dead
 
 _NO_WORKERS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # six processes of 250 MB for jobs that nobody submits
 
 
 def serve_page(project_root: Path, host: str, port: int) -> None:
-    """Send what waits, close the rows of killed runs, and become MLflow's server until Ctrl-C.
+    """Send what waits or was refused, close the rows of killed runs, and become MLflow's server until Ctrl-C.
 
     Raises:
-        UserError: the port is taken, or the runs are on a server that has a page of its own.
+        UserError: the port is taken, the store cannot be opened, or it is a server that has a page of its own.
     """
     elsewhere = os.environ.get("MLFLOW_TRACKING_URI", "")
     if elsewhere.startswith(("http://", "https://")):
         raise UserError("MLFLOW_TRACKING_URI names a server, which has its own page; open that address in a browser.")
     _refuse_taken_port(host, port)
-    deliver(project_root)
     place = f"http://{host}:{port}"
-    with opened_store(project_root) as store:
+    with opened_store(project_root, refused_too=True) as store:
         collection = store.client.get_experiment_by_name(identify(project_root).collection)
     print(f"MLflow's page: {place} (Ctrl-C ends it)", flush=True)
     if collection:
@@ -45,8 +44,12 @@ def serve_page(project_root: Path, host: str, port: int) -> None:
 
 
 @contextmanager
-def opened_store(project_root: Path, environ: Mapping[str, str] = os.environ) -> Iterator[MlflowStore]:
+def opened_store(
+    project_root: Path, environ: Mapping[str, str] = os.environ, *, refused_too: bool = False
+) -> Iterator[MlflowStore]:
     """The project's tracking store while the block runs; what waits for it is sent, and rows of the killed are closed.
+
+    With `refused_too`, what it refused before is tried again.
 
     Raises:
         UserError: it cannot be opened, or fails while the block runs.
@@ -61,6 +64,8 @@ def opened_store(project_root: Path, environ: Mapping[str, str] = os.environ) ->
     from mlflow.exceptions import MlflowException
 
     try:
+        if refused_too:
+            undelivered.take_back(recorder.folder, recorder.store.name)
         recorder.deliver()
         bury_the_dead(project_root, environ, recorder=recorder)
         store.connect()  # again, where it went away meanwhile
