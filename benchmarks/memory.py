@@ -21,7 +21,7 @@ from benchmarks.startup import STAGE
 from benchmarks.table import Row
 from fakeface.images import IMAGE_SIZE
 from fakeface.store import FACTS, IMAGES, MANIFEST, StoredImage
-from fakeface.tables import write_json, write_rows
+from fakeface.tables import write_proven_json, write_rows
 
 VALID = 256  # images; scoring them takes time, and each is let go
 LOOK = 0.05  # s between two looks at the memory
@@ -85,7 +85,8 @@ def _write_zeros(folder: Path, count: int) -> None:
     rows = [_row(number, "valid" if number < VALID else "train") for number in range(count)]
     write_rows(folder / MANIFEST, StoredImage._fields, rows)
     sums = {MANIFEST: hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()}
-    write_json(folder / FACTS, {"images": count, "size": IMAGE_SIZE, "note": None, "reencoding": None, "sha256": sums})
+    facts = {"images": count, "size": IMAGE_SIZE, "note": None, "reencoding": None, "sha256": sums}
+    write_proven_json(folder / FACTS, facts)
 
 
 def _row(number: int, part: str) -> StoredImage:

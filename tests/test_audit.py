@@ -28,7 +28,7 @@ from fakeface.params import Data, Reencode
 from fakeface.raw import collect_sources, read_collection
 from fakeface.shortcuts import KINDS, Score, shortcut_score
 from fakeface.splits import find_leaks
-from fakeface.tables import write_rows
+from fakeface.tables import read_proven_json, write_proven_json, write_rows
 from picture_folders import data_of, picture, profile_of
 
 SIZE = 64
@@ -189,9 +189,9 @@ def test_look_alikes_are_found_whatever_the_split_says_of_their_groups(unequal: 
     assert (one["part"], one["group"]) == (other["part"], other["group"])
     other |= {"part": "test" if one["part"] != "test" else "train", "group": "f" * 16}
     write_rows(store / "manifest.csv", list(other), [list(row.values()) for row in rows])
-    facts = json.loads((store / "store.json").read_text())
+    facts = read_proven_json(store / "store.json")
     facts["sha256"]["manifest.csv"] = hashlib.sha256((store / "manifest.csv").read_bytes()).hexdigest()
-    (store / "store.json").write_text(json.dumps(facts))
+    write_proven_json(store / "store.json", facts)
     (leak,) = find_leaks(Folder(tmp_path, unequal.data).images().placed)
     assert leak.startswith("same looks: ")
     assert "first/0.jpg" in leak

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import os
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from fakeface.errors import UserError
 from fakeface.origins import choose_profile
 from fakeface.raw import collect_sources, read_collection, verify_raw
+from fakeface.tables import read_proven_json, write_proven_json
 from picture_folders import data_of, fill_folder, picture_bytes, profile_of
 
 PROFILE = profile_of(people=("real", {"stage1": 1}), machine=("fake", {"stage1": 1}))
@@ -232,12 +232,28 @@ def test_a_list_that_is_not_as_it_was_written_is_not_believed(
     assert (raw / name).read_text() == text
 
 
+def test_no_flipped_bit_of_what_the_collection_says_of_itself_passes_unseen(root: Path, tmp_path: Path) -> None:
+    collected = tmp_path / "raw" / "collected.json"
+    fill_folder(root / "stranger", [3])
+    whole = collect_sources(root, "own", PROFILE, collected.parent)
+    assert read_collection(collected.parent) == whole
+    written = collected.read_bytes()
+    for at in range(len(written)):
+        flipped = bytearray(written)
+        flipped[at] ^= 1 << at % 7  # each stays ASCII
+        collected.write_bytes(flipped)
+        with pytest.raises(UserError, match=r"collected\.json .*run the stage that makes it again\.$"):
+            read_collection(collected.parent)
+    collect_sources(root, "own", PROFILE, collected.parent)
+    assert collected.read_bytes() == written
+
+
 def test_a_collection_without_sums_is_another_versions(root: Path, tmp_path: Path) -> None:
     collect_sources(root, "own", PROFILE, tmp_path / "raw")
-    facts = json.loads((tmp_path / "raw" / "collected.json").read_text())
+    facts = read_proven_json(tmp_path / "raw" / "collected.json")
     del facts["sha256"]
-    (tmp_path / "raw" / "collected.json").write_text(json.dumps(facts))
-    with pytest.raises(UserError, match="written by another version"):
+    write_proven_json(tmp_path / "raw" / "collected.json", facts)
+    with pytest.raises(UserError, match="was written by another version"):
         read_collection(tmp_path / "raw")
 
 

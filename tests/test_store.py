@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,11 +285,25 @@ class TestStore:
         assert not (tmp_path / "stage1").exists()
 
     def test_a_store_of_another_size_than_it_says_is_refused(self, tmp_path: Path) -> None:
-        write_store(stored(6), blocks(6), 8, tmp_path / "stage1")
-        facts = tmp_path / "stage1" / "store.json"
-        facts.write_text(facts.read_text().replace('"size": 8', '"size": 16'))
+        for name, size in (("stage1", 8), ("larger", 16)):
+            write_store(stored(6), blocks(6, size), size, tmp_path / name)
+        shutil.copy(tmp_path / "larger" / "images.npy", tmp_path / "stage1")
         with pytest.raises(UserError, match="does not fit together"):
             open_store(tmp_path / "stage1")
+
+    def test_no_flipped_bit_of_what_it_says_of_itself_passes_unseen(self, tmp_path: Path) -> None:
+        into = tmp_path / "stage1"
+        write_store(stored(2), blocks(2), 8, into, "synthetic sample", Reencoding(quality=75, size=8))
+        assert open_store(into).note == "synthetic sample"
+        written = (into / "store.json").read_bytes()
+        for at in range(len(written)):
+            flipped = bytearray(written)
+            flipped[at] ^= 1 << at % 7  # each stays ASCII
+            (into / "store.json").write_bytes(flipped)
+            with pytest.raises(UserError, match=r"store\.json .*run the stage that makes it again\.$"):
+                open_store(into)
+        (into / "store.json").write_bytes(written)
+        assert open_store(into).reencoding == Reencoding(quality=75, size=8)
 
     def test_a_run_that_ends_midway_leaves_the_old_store_whole(self, tmp_path: Path) -> None:
         write_store(stored(6), blocks(6), 8, tmp_path / "stage1")

@@ -21,7 +21,7 @@ from fakeface.origins import Origin, find_origins, unnamed_entries
 from fakeface.params import Profile, Source
 from fakeface.progress import progress
 from fakeface.sources import get_source, identity_reader, label_of
-from fakeface.tables import read_json, read_rows, read_whole_lines, some, write_json, write_rows
+from fakeface.tables import read_proven_json, read_rows, read_whole_lines, some, write_proven_json, write_rows
 from fakeface.transfer import file_digests
 
 MANIFEST, REJECTED, COLLECTED = "manifest.csv", "rejected.csv", "collected.json"
@@ -111,8 +111,8 @@ def collect_sources(
     """Copy every image file of the profile's sources to `into`/<source>/ and write manifest.csv, rejected.csv there.
 
     Files are copied, not linked: an image edited in place would change in both folders. A copy from an earlier run is
-    kept while it and its original have the size, time and inode they had then. collected.json, which proves the other
-    two, is written last: a folder without it is not whole.
+    kept while it and its original have the size, time and inode they had then. collected.json, which proves itself and
+    the other two, is written last: a folder without it is not whole.
 
     Args:
         root: the data folder; its own manifest.csv, if it has one, must agree with the bytes found.
@@ -193,7 +193,8 @@ def _write_collection(collection: Collection, into: Path) -> None:
     write_rows(into / REJECTED, Rejected._fields, collection.rejected)
     write_rows(into / MANIFEST, RawFile._fields, collection.files)
     facts = {name: value for name, value in vars(collection).items() if name not in ("files", "rejected")}
-    write_json(into / COLLECTED, facts | {"sha256": {name: _sha256(into / name) for name in (MANIFEST, REJECTED)}})
+    sums = {name: _sha256(into / name) for name in (MANIFEST, REJECTED)}
+    write_proven_json(into / COLLECTED, facts | {"sha256": sums})
 
 
 def _sha256(path: Path) -> str:
@@ -204,7 +205,7 @@ def read_collection(raw: Path) -> Collection:
     """Read what `collect_sources` wrote.
 
     Raises:
-        UserError: the folder is not whole, or manifest.csv or rejected.csv is not as it was written.
+        UserError: the folder is not whole, or collected.json, manifest.csv or rejected.csv is not as it was written.
     """
     facts = _proven_facts(raw)
     files = []
@@ -224,7 +225,7 @@ def _proven_facts(raw: Path) -> dict[str, Any]:
     for name in (MANIFEST, REJECTED):
         if not (raw / name).is_file():
             raise UserError(f"{raw / name} is missing; run the download stage again.")
-    facts = read_json(raw / COLLECTED)
+    facts = read_proven_json(raw / COLLECTED)
     sums = facts.pop("sha256", None)
     if not isinstance(sums, dict):
         raise _of_another_version(raw)

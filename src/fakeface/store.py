@@ -20,7 +20,7 @@ from fakeface import LABELS
 from fakeface.disk import clear_folder, naming
 from fakeface.errors import UserError
 from fakeface.images import Reencoding
-from fakeface.tables import read_json, read_rows, some, write_json, write_rows
+from fakeface.tables import read_proven_json, read_rows, some, write_proven_json, write_rows
 
 IMAGES, MANIFEST, FACTS = "images.npy", "manifest.csv", "store.json"
 _BLOCK = 32  # images read at once
@@ -107,7 +107,7 @@ def write_store(
     write_rows(beside / MANIFEST, StoredImage._fields, rows)
     sums = {MANIFEST: _sha256(beside / MANIFEST)}
     facts = {"images": len(rows), "size": size, "note": note, "reencoding": reencoding and reencoding._asdict()}
-    write_json(beside / FACTS, facts | {"sha256": sums})
+    write_proven_json(beside / FACTS, facts | {"sha256": sums})
     if into.exists():
         shutil.rmtree(into)
     beside.replace(into)
@@ -121,14 +121,14 @@ def _npy_header(shape: tuple[int, ...]) -> bytes:
 
 
 def open_store(folder: Path) -> Store:
-    """Open a store after comparing its manifest and each image with the sums that were taken when they were made.
+    """Open a store after comparing its facts, its manifest and each image with the sums taken when they were made.
 
     Reading all bytes takes about 1 s a gigabyte and core, and leaves them in the system's cache for what follows.
 
     Raises:
         UserError: a file is missing, or has other bytes than were written.
     """
-    facts = read_json(folder / FACTS)
+    facts = read_proven_json(folder / FACTS)
     sums = facts.get("sha256")
     for name in (IMAGES, MANIFEST):
         if not (folder / name).is_file():

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fakeface.disk import whole_file
 from fakeface.errors import UserError
+
+_SUM = "sha256_of_the_above"
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
@@ -23,8 +26,20 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON that ends with a newline."""
     with whole_file(path) as file:
-        json.dump(content, file, indent=1, ensure_ascii=False)
-        file.write("\n")
+        file.write(_json(content))
+
+
+def write_proven_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object as `write_json` does, with the sha256 of that text under one more key, its last."""
+    write_json(path, {**content, _SUM: _json_sum(content)})
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _json_sum(content: Any) -> str:
+    return hashlib.sha256(_json(content).encode()).hexdigest()
 
 
 def read_rows(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -66,6 +81,21 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not valid JSON ({error}); run the stage that makes it again.") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no JSON object; run the stage that makes it again.")
+    return content
+
+
+def read_proven_json(path: Path) -> dict[str, Any]:
+    """Read what `write_proven_json` wrote, without the sum.
+
+    Raises:
+        UserError: as read_json, and for content that is not what was written.
+    """
+    content = read_json(path)
+    if content.pop(_SUM, None) != _json_sum(content):
+        raise UserError(
+            f"{path} is damaged, or written by another version of fakeface: it does not fit its own sum; run the stage "
+            "that makes it again."
+        )
     return content
 
 

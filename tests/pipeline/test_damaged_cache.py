@@ -12,15 +12,16 @@ from pipeline.small_project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.system]
 RAW, PIXELS, WEIGHTS = "datasets/raw/camera_1/000.png", "datasets/split/stage1/images.npy", "models/stage1.h5"
+COLLECTED, STORE = "datasets/raw/collected.json", "datasets/split/stage1/store.json"
 
 
-def _damage(project: Project, name: str) -> bytes:
-    """Flip a bit of a file's object in the cache and remove the file; return what the object holds now."""
+def _damage(project: Project, name: str, word: bytes = b"") -> bytes:
+    """Flip a bit, of a word if named, in a file's cached object and remove the file; return what the object holds."""
     path = project.folder / name
     digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
     cached = project.folder / ".dvc/cache/files/md5" / digest[:2] / digest[2:]
     content = bytearray(cached.read_bytes())
-    content[-len(content) // 3] ^= 1
+    content[content.index(word) if word else -len(content) // 3] ^= 1
     cached.chmod(0o644)
     cached.write_bytes(content)
     cached.chmod(0o444)  # as DVC keeps it, which is why it does not look at the bytes again
@@ -53,3 +54,11 @@ def test_no_stage_works_with_a_file_that_was_damaged_in_dvcs_cache(damaged: Proj
     sentence = _refusal(damaged, "pipeline/split.py")
     assert "1 files in datasets/raw" in sentence
     assert Path(RAW).relative_to("datasets/raw").as_posix() in sentence
+
+
+def test_no_stage_believes_words_about_its_data_that_were_damaged_in_dvcs_cache(copied: Project) -> None:
+    expected = {COLLECTED: _damage(copied, COLLECTED, b"sample"), STORE: _damage(copied, STORE, b"synthetic sample")}
+    copied.done("dvc", "checkout")
+    assert {name: (copied.folder / name).read_bytes() for name in expected} == expected
+    assert f"{COLLECTED} is damaged" in _refusal(copied, "pipeline/split.py")
+    assert f"{STORE} is damaged" in _refusal(copied, "pipeline/train_stage.py", "stage1")
