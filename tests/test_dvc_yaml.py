@@ -24,14 +24,13 @@ DECIDES_NOTHING = {"errors", "progress", "params", "tables", "disk", "tracking",
 }
 # Imported for a name alone: crops, steps and collections are checked by params, the columns of a history by evaluate.
 ONLY_A_NAME = {
-    "download": {"images", "jpeg_header", "augment_steps"},
+    "download": {"preprocessing", "augment_steps"},
     "split": {"augment_steps", "data_manifest", "image_files", "origins", "sources"},
     "audit": {"augment_steps", "data_manifest", "decoded", "image_files", "origins", "sources"},
-    "train": {"images", "jpeg_header", "sources"},
+    "train": {"preprocessing", "sources"},
     "evaluate": {
         "distribution",
-        "images",
-        "jpeg_header",
+        "preprocessing",
         "sources",
         "training",
         "training_callbacks",

@@ -18,17 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFile
 
 from fakeface.errors import UserError
-from fakeface.images import (
-    MAX_BYTES,
-    MAX_PIXELS,
-    Crop,
-    Reencoding,
-    RejectedImage,
-    decode_full_size,
-    decode_image,
-    inspect_image,
-    read_image,
-)
+from fakeface.image_checks import MAX_BYTES, MAX_PIXELS, RejectedImage
+from fakeface.images import decode_full_size, decode_image, decoder_code, inspect_image, read_image
+from fakeface.preprocessing import Crop, Reencoding
+from test_dvc_yaml import LIBRARY, imported
 
 CENTRE = Crop(1.0)
 
@@ -590,6 +583,12 @@ def test_threads_get_what_one_thread_gets() -> None:
 def test_the_decoder_does_not_load_tensorflow() -> None:
     code = "import sys, fakeface.images; sys.exit('tensorflow' in sys.modules or 'cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_what_is_kept_of_decoded_images_is_named_by_all_the_code_that_decides_pixels() -> None:
+    code, told_or_reported = decoder_code(), {"errors", "jpeg_header"}
+    for name in imported(LIBRARY / "images.py", {"images"}) - told_or_reported:
+        assert (LIBRARY / f"{name}.py").read_text(encoding="utf-8") in code, name
 
 
 # Facts for the audit

@@ -15,7 +15,8 @@ import pytest
 
 from fakeface.decoded import DecodedImages, Limits, decode_files
 from fakeface.errors import UserError
-from fakeface.images import Crop, Reencoding, decode_image
+from fakeface.images import decode_image
+from fakeface.preprocessing import Crop, Reencoding
 from fakeface.raw import RawFile, Rejected
 from fakeface.store import StoredImage, open_store, write_store
 from picture_folders import picture_bytes

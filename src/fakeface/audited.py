@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from fakeface.decoded import Limits
 from fakeface.errors import UserError
-from fakeface.images import Reencoding
 from fakeface.jpeg_header import SUBSAMPLINGS
 from fakeface.measured import Facts, measure_files, measure_pictures
 from fakeface.near_duplicates import near_duplicate_groups, perceptual_hash
+from fakeface.preprocessing import Reencoding
 from fakeface.raw import Collection
 from fakeface.side_facts import FORMATS, FileFacts, PictureFacts
 from fakeface.splits import ROLES, Placed

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fakeface.calibration import Calibration
 from fakeface.disk import make_folder, naming
 from fakeface.errors import UserError
-from fakeface.images import Reencoding
+from fakeface.preprocessing import Reencoding
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -219,7 +219,7 @@ def predict(images: tuple[Path, ...], checkpoint: Path, crop: str) -> None:
 
     Prints a CSV row for each image; one that cannot be used is named on stderr, and the exit code is 2.
     """
-    from fakeface.images import Crop
     from fakeface.predict import print_predictions
+    from fakeface.preprocessing import Crop
 
     raise SystemExit(print_predictions(images, checkpoint, Crop.parse(crop)))

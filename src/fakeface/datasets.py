@@ -13,9 +13,9 @@ from fakeface.decoded import DecodedImages, Limits, decode_files
 from fakeface.disk import clear_folder
 from fakeface.errors import UserError
 from fakeface.fetch import exclusive
-from fakeface.images import Reencoding
 from fakeface.near_duplicates import near_duplicate_groups
 from fakeface.params import Data, Profile
+from fakeface.preprocessing import Reencoding
 from fakeface.raw import Collection, Rejected, read_collection
 from fakeface.splits import ROLES, Candidate, Placed, Split, assert_no_leak, require_every_part, split_images
 from fakeface.store import StoredImage, write_store

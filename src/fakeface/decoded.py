@@ -22,12 +22,14 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from fakeface import images, near_duplicates
+from fakeface import near_duplicates
 from fakeface.disk import clear_folder, make_folder, naming
 from fakeface.errors import UserError
 from fakeface.fetch import exclusive
-from fakeface.images import Crop, Reencoding, RejectedImage, decode_with_size, read_content
+from fakeface.image_checks import RejectedImage, read_content
+from fakeface.images import decode_with_size, decoder_code
 from fakeface.near_duplicates import perceptual_hash
+from fakeface.preprocessing import Crop, Reencoding
 from fakeface.processes import in_processes
 from fakeface.progress import progress
 from fakeface.raw import RawFile, Rejected
@@ -144,7 +146,7 @@ def decode_files(
         raw: datasets/raw.
         cache: the folder of the array; one process at a time.
         size: pixels a side.
-        crops: source to crop, as `images.Crop.parse` reads it.
+        crops: source to crop, as `preprocessing.Crop.parse` reads it.
         limits: what is set aside undecoded.
         workers: processes; None for one a core, 1 for none beside this.
         reencoding: what every picture goes through, as `images.decode_image` does it.
@@ -187,7 +189,7 @@ def _differing(paths: Sequence[str], raw: Path) -> str:
 
 def _open_cache(cache: Path, settings: _Settings, wanted: set[_ImageKey]) -> dict[_ImageKey, _Row]:
     """Return the rows that are wanted and there; start anew if they were made by other code or settings."""
-    made_by = (inspect.getsource(images), inspect.getsource(near_duplicates), PIL.__version__, settings)
+    made_by = (decoder_code(), inspect.getsource(near_duplicates), PIL.__version__, settings)
     fingerprint = hashlib.sha256(repr(made_by).encode()).hexdigest()
     if not (cache / _KEY).is_file() or (cache / _KEY).read_text() != fingerprint:
         clear_folder(cache)

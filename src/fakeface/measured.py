@@ -18,12 +18,13 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from fakeface import images, jpeg_header, side_facts
+from fakeface import jpeg_header, side_facts
 from fakeface.decoded import Limits
 from fakeface.disk import naming, whole_file
 from fakeface.errors import UserError
 from fakeface.fetch import exclusive
-from fakeface.images import RejectedImage, read_content
+from fakeface.image_checks import RejectedImage, read_content
+from fakeface.images import decoder_code
 from fakeface.processes import in_processes
 from fakeface.progress import progress
 from fakeface.raw import RawFile
@@ -153,7 +154,8 @@ def _journal(
 
     Only the wanted stay in the journal. It starts anew when it was made by other code or settings.
     """
-    made_by = (*map(inspect.getsource, (images, jpeg_header, side_facts)), PIL.__version__, np.__version__, settings)
+    code = (decoder_code(), *map(inspect.getsource, (jpeg_header, side_facts)))
+    made_by = (*code, PIL.__version__, np.__version__, settings)
     fingerprint = hashlib.sha256(repr(made_by).encode()).hexdigest()
     with exclusive(path):
         known = _read_journal(path, fingerprint, wanted, width)

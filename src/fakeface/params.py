@@ -22,7 +22,7 @@ from pydantic import (
 from fakeface import HELDOUT, STAGES
 from fakeface.augment_steps import check_steps
 from fakeface.errors import UserError
-from fakeface.images import Crop, Reencoding
+from fakeface.preprocessing import Crop, Reencoding
 from fakeface.sources import get_source
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -18,8 +18,10 @@ import numpy.typing as npt
 from fakeface.calibration import Calibration
 from fakeface.checkpoints import CheckpointFacts, load_detector
 from fakeface.errors import UserError
+from fakeface.image_checks import RejectedImage
 from fakeface.image_files import list_images
-from fakeface.images import Crop, RejectedImage, read_image
+from fakeface.images import read_image
+from fakeface.preprocessing import Crop
 
 if TYPE_CHECKING:
     import tensorflow as tf

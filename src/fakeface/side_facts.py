@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fakeface.images import MAX_BYTES, MAX_PIXELS, decode_full_size, inspect_image
+from fakeface.image_checks import MAX_BYTES, MAX_PIXELS
+from fakeface.images import decode_full_size, inspect_image
 from fakeface.jpeg_header import SUBSAMPLINGS
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from fakeface import LABELS
 from fakeface.disk import clear_folder, naming
 from fakeface.errors import UserError
-from fakeface.images import Reencoding
+from fakeface.preprocessing import Reencoding
 from fakeface.tables import read_proven_json, read_rows, some, write_proven_json, write_rows
 
 IMAGES, MANIFEST, FACTS = "images.npy", "manifest.csv", "store.json"
