@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
+from fakeface.collect import collect_sources
 from fakeface.errors import one_sentence_errors
 from fakeface.origins import choose_profile, collections_folder, data_folder, fetch_collections
 from fakeface.params import load_params
-from fakeface.raw import collect_sources
 from fakeface.tracking.runs import bury_first
 
 UNPACKED = Path("datasets/unpacked")

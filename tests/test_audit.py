@@ -19,13 +19,14 @@ from PIL import Image
 
 from fakeface.audit import audit_dataset
 from fakeface.audited import AuditedImages, audit_images
+from fakeface.collect import collect_sources
 from fakeface.datasets import split_dataset
 from fakeface.decoded import Limits
 from fakeface.errors import UserError
 from fakeface.figure_style import FAKE_COLOUR, REAL_COLOUR
 from fakeface.measured import measure_pictures
 from fakeface.params import Data, Reencode
-from fakeface.raw import collect_sources, read_collection
+from fakeface.raw import read_collection
 from fakeface.shortcuts import KINDS, Score, shortcut_score
 from fakeface.splits import find_leaks
 from fakeface.tables import read_proven_json, write_proven_json, write_rows

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from fakeface.archives import unpack
+from fakeface.collect import collect_sources
 from fakeface.datasets import split_dataset
 from fakeface.errors import one_sentence_errors
-from fakeface.raw import collect_sources, verify_raw
+from fakeface.raw import verify_raw
 from picture_folders import data_of, fill_folder, profile_of
 
 PROFILE = profile_of(

@@ -25,8 +25,8 @@ DECIDES_NOTHING = {"errors", "progress", "params", "tables", "disk", "tracking",
 # Imported for a name alone: crops, steps and collections are checked by params, the columns of a history by evaluate.
 ONLY_A_NAME = {
     "download": {"preprocessing", "augment_steps"},
-    "split": {"augment_steps", "data_manifest", "image_files", "origins", "sources"},
-    "audit": {"augment_steps", "data_manifest", "decoded", "image_files", "origins", "sources"},
+    "split": {"augment_steps", "image_files", "sources"},
+    "audit": {"augment_steps", "decoded", "image_files", "sources"},
     "train": {"preprocessing", "sources"},
     "evaluate": {
         "distribution",

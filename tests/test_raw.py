@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from fakeface.collect import collect_sources
 from fakeface.errors import UserError
 from fakeface.origins import choose_profile
-from fakeface.raw import collect_sources, read_collection, verify_raw
+from fakeface.raw import read_collection, verify_raw
 from fakeface.tables import read_proven_json, write_proven_json
 from picture_folders import data_of, fill_folder, picture_bytes, profile_of
 

@@ -13,13 +13,13 @@ from PIL import Image
 from fakeface import STAGES
 from fakeface.calibration import Calibration
 from fakeface.checkpoints import CheckpointFacts
+from fakeface.collect import collect_sources
 from fakeface.datasets import split_dataset
 from fakeface.device import quiet_tensorflow
 from fakeface.inputs import pool_of, scoring_dataset
 from fakeface.params import Profile, Reencode, Source
 from fakeface.predict import score_files
 from fakeface.preprocessing import Crop
-from fakeface.raw import collect_sources
 from fakeface.store import open_store
 from picture_folders import data_of, picture
 

@@ -26,7 +26,7 @@ def split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data,
     """Write a store for each role, `reports`/rejected.csv and `reports`/split.json; return the content of the latter.
 
     Args:
-        raw: datasets/raw as `raw.collect_sources` left it.
+        raw: datasets/raw as `collect.collect_sources` left it.
         cache: folder for decoded images, which later runs go on with; may be deleted between runs.
         into: datasets/split.
         reports: reports/data.

@@ -1,34 +1,18 @@
-"""The sources of a profile → datasets/raw: the same bytes, one folder a source, a manifest that proves them."""
+"""What datasets/raw holds: the bytes of each source, and the lists that prove them, written, read and verified."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from fakeface.data_manifest import DataManifest, ListedFile, read_data_manifest, refuse_contradictions, refuse_missing
-from fakeface.disk import make_folder, naming
 from fakeface.errors import UserError
-from fakeface.fetch import VerifyReport, exclusive, verify_folder
-from fakeface.image_files import list_images
-from fakeface.origins import Origin, find_origins, unnamed_entries
-from fakeface.params import Profile, Source
+from fakeface.fetch import VerifyReport, verify_folder
 from fakeface.progress import progress
-from fakeface.sources import get_source, identity_reader, label_of
-from fakeface.tables import read_proven_json, read_rows, read_whole_lines, some, write_proven_json, write_rows
+from fakeface.tables import read_proven_json, read_rows, some, write_proven_json, write_rows
 from fakeface.transfer import file_digests
 
 MANIFEST, REJECTED, COLLECTED = "manifest.csv", "rejected.csv", "collected.json"
-_BLOCK = 1 << 20  # bytes read at once
-_BATCH = 64  # files a task
-_A = TypeVar("_A")
-_B = TypeVar("_B")
 
 
 class RawFile(NamedTuple):
@@ -81,115 +65,8 @@ class Collection:
         ]
 
 
-class _Found(NamedTuple):
-    source: str
-    relative: str  # to the source's folder
-    origin: str  # path where it lies
-    listed_as: str  # relative to the data folder; empty outside it
-
-    @property
-    def path(self) -> str:
-        return f"{self.source}/{self.relative}"
-
-
-class _Findings(NamedTuple):
-    files: list[_Found]
-    rejected: list[Rejected]
-    ignored: int
-    not_taken: dict[str, int]
-
-
-def collect_sources(
-    root: Path,
-    name: str,
-    profile: Profile,
-    into: Path,
-    collections: Path = Path("collections"),
-    unpacked: Path | None = None,
-    workers: int | None = None,
-) -> Collection:
-    """Copy every image file of the profile's sources to `into`/<source>/ and write manifest.csv, rejected.csv there.
-
-    Files are copied, not linked: an image edited in place would change in both folders. A copy from an earlier run is
-    kept while it and its original have the size, time and inode they had then. collected.json, which proves itself and
-    the other two, is written last: a folder without it is not whole.
-
-    Args:
-        root: the data folder; its own manifest.csv, if it has one, must agree with the bytes found.
-        name: the profile's name.
-        profile: its sources; of one with numbers under `take`, the first by path so many are copied.
-        into: datasets/raw; what does not belong there is removed.
-        collections: where the catalogue's collections were fetched to.
-        unpacked: where archives are unpacked; None: beside `into`.
-        workers: threads; None: as many as suit this machine.
-
-    Raises:
-        UserError: a source without an image, one folder inside another, an archive that is not safe, bytes or labels
-            that contradict the root's manifest.
-    """
-    origins = find_origins(root, profile, collections, unpacked or into.parent / "unpacked")
-    listing = read_data_manifest(root / MANIFEST)
-    _refuse_nested(origins, profile, into)
-    listed = {origin.listed_as: origin.folder for origin in origins.values() if origin.listed_as is not None}
-    refuse_missing(listing, listed, root / MANIFEST)
-    found = _find_images(origins, profile)
-    make_folder(into)
-    with exclusive(into):
-        for own in (COLLECTED, MANIFEST):
-            (into / own).unlink(missing_ok=True)
-        rejected = found.rejected
-        copied: dict[_Found, tuple[int, str]] = {}
-        for one, outcome in _copy_all(found.files, into, workers):
-            if isinstance(outcome, str):
-                rejected.append(Rejected(one.path, one.source, outcome))
-            else:
-                copied[one] = outcome
-        refuse_contradictions(listing, _facts_of(copied, profile), root / MANIFEST)
-        files = _raw_files(copied, profile, origins, listing)
-        _remove_others(into, {file.path for file in files})
-        collection = Collection(
-            profile=name,
-            sources={source: entry.label for source, entry in profile.sources.items()},
-            files=sorted(files),
-            rejected=sorted(rejected),
-            ignored=found.ignored,
-            unlisted=sum(bool(one.listed_as) and one.listed_as not in listing for one in copied) if listing else 0,
-            unnamed=unnamed_entries(root, origins),
-            not_taken=found.not_taken,
-        )
-        _write_collection(collection, into)
-    return collection
-
-
-def _facts_of(copied: Mapping[_Found, tuple[int, str]], profile: Profile) -> list[ListedFile]:
-    return [
-        ListedFile(one.path, one.listed_as, one.source, profile.sources[one.source].label, sha256)
-        for one, (_, sha256) in copied.items()
-    ]
-
-
-def _raw_files(
-    copied: Mapping[_Found, tuple[int, str]], profile: Profile, origins: Mapping[str, Origin], listing: DataManifest
-) -> list[RawFile]:
-    identities = {
-        source: identity_reader(entry.collection or source, origins[source].folder)
-        for source, entry in profile.sources.items()
-    }
-    return [
-        RawFile(
-            path=one.path,
-            source=one.source,
-            label=profile.sources[one.source].label,
-            bytes=size,
-            sha256=sha256,
-            near_duplicate_group=listing.get(one.listed_as, {}).get("near_duplicate_group", ""),
-            identity=identities[one.source](one.relative) or "",
-        )
-        for one, (size, sha256) in copied.items()
-    ]
-
-
-def _write_collection(collection: Collection, into: Path) -> None:
+def write_collection(collection: Collection, into: Path) -> None:
+    """Write both lists of files, then collected.json, which proves itself and them: without it nothing is whole."""
     write_rows(into / REJECTED, Rejected._fields, collection.rejected)
     write_rows(into / MANIFEST, RawFile._fields, collection.files)
     facts = {name: value for name, value in vars(collection).items() if name not in ("files", "rejected")}
@@ -202,7 +79,7 @@ def _sha256(path: Path) -> str:
 
 
 def read_collection(raw: Path) -> Collection:
-    """Read what `collect_sources` wrote.
+    """Read what `write_collection` wrote.
 
     Raises:
         UserError: the folder is not whole, or collected.json, manifest.csv or rejected.csv is not as it was written.
@@ -255,176 +132,3 @@ def verify_raw(raw: Path) -> VerifyReport:
         report = verify_folder(raw, (file._asdict() for file in files), advance=advance)
     own = (REJECTED, COLLECTED)
     return replace(report, added=tuple(name for name in report.added if name not in own))
-
-
-# Finding and copying files
-
-
-def _refuse_nested(origins: Mapping[str, Origin], profile: Profile, into: Path) -> None:
-    real = {name: origin.named.resolve() for name, origin in origins.items()} | {"the output folder": into.resolve()}
-    for name, folder in real.items():
-        for other, outer in real.items():
-            if name != other and folder.is_relative_to(outer) and not _told_apart(profile, name, other):
-                raise UserError(
-                    f"The folder of {name} ({folder}) lies in that of {other} ({outer}), so that its "
-                    "images would count twice; give each source a folder of its own."
-                )
-
-
-def _told_apart(profile: Profile, one: str, other: str) -> bool:
-    """Whether both are the two labels of one collection, which its paths tell apart."""
-    first, second = profile.sources.get(one), profile.sources.get(other)
-    if first is None or second is None or first.collection is None:
-        return False
-    return first.collection == second.collection and first.label != second.label
-
-
-def _find_images(origins: Mapping[str, Origin], profile: Profile) -> _Findings:
-    findings = _Findings([], [], 0, {})
-    ignored = {}
-    for source, origin in origins.items():
-        entry = profile.sources[source]
-        listing = list_images(origin.folder)
-        images = [name for name in listing.images if _is_of(entry, name)]
-        if not images:
-            raise UserError(f"The folder of source '{source}' ({origin.named}) has no image; put its images there.")
-        if entry.take and len(images) > (count := sum(entry.taken().values())):
-            findings.not_taken[source] = len(images) - count
-            images = images[:count]
-        listed = f"{origin.listed_as}/" if origin.listed_as is not None else None
-        findings.files.extend(
-            _Found(source, name, f"{origin.folder}/{name}", f"{listed}{name}" if listed else "") for name in images
-        )
-        findings.rejected.extend(
-            Rejected(f"{source}/{name}", source, reason) for name, reason in listing.refused if _is_of(entry, name)
-        )
-        ignored[origin.folder] = listing.ignored
-    return findings._replace(ignored=sum(ignored.values()))
-
-
-def _is_of(source: Source, path: str) -> bool:
-    """Whether a path is of the source's label; only the paths of a collection with both tell one."""
-    if source.collection is None:
-        return True
-    return label_of(get_source(source.collection), f"{source.folder or ''}/{path}") == source.label
-
-
-def _copy_all(
-    found: Sequence[_Found], into: Path, workers: int | None
-) -> Iterator[tuple[_Found, tuple[int, str] | str]]:
-    """Give for each file its size and sha256, or the reason why it cannot be read."""
-
-    def copy(one: _Found) -> tuple[int, str] | str:
-        try:
-            return _hash_and_copy(Path(one.origin), into / one.path)
-        except _UnreadableError as error:
-            return f"cannot be read ({error})"
-
-    with _Journal(into) as journal:
-        new = []
-        for one in found:
-            known = journal.known(one.path, one.origin, f"{into}/{one.path}")
-            if known is None:
-                new.append(one)
-            else:
-                yield one, known
-        for one, outcome in _in_threads(copy, new, "collecting images", workers):
-            if not isinstance(outcome, str):
-                journal.note(one.path, one.origin, f"{into}/{one.path}", *outcome)
-            yield one, outcome
-
-
-class _UnreadableError(Exception):
-    """The original, not the copy, is at fault."""
-
-
-def _hash_and_copy(origin: Path, target: Path) -> tuple[int, str]:
-    """Copy a file and return its size and sha256; the copy takes its name when it is whole."""
-    digest, size = hashlib.sha256(), 0
-    make_folder(target.parent)
-    beside = target.with_name(f".{hashlib.sha256(target.name.encode()).hexdigest()[:32]}.partial")
-    with naming(target), beside.open("wb") as copy:
-        for block in _blocks(origin):
-            digest.update(block)
-            size += len(block)
-            copy.write(block)
-    beside.replace(target)
-    return size, digest.hexdigest()
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    try:
-        with path.open("rb", buffering=0) as file:
-            while block := file.read(_BLOCK):
-                yield block
-    except OSError as error:
-        raise _UnreadableError(error.strerror or str(error)) from error
-
-
-def _in_threads(
-    work: Callable[[_A], _B], items: Sequence[_A], what: str, workers: int | None
-) -> Iterator[tuple[_A, _B]]:
-    """Give each item with what `work` makes of it, in the items' order."""
-    batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
-    with progress(what, len(items)) as advance, ThreadPoolExecutor(workers) as threads:
-        for batch, results in zip(
-            batches, threads.map(lambda batch: [work(one) for one in batch], batches), strict=True
-        ):
-            yield from zip(batch, results, strict=True)
-            advance(len(batch))
-
-
-class _Journal:
-    """Which copies were made of which originals, kept beside the folder so that a killed run goes on where it was."""
-
-    def __init__(self, into: Path) -> None:
-        self._path = into.parent / f".{into.name}.journal.csv"
-        self._known: dict[str, tuple[str, str, int, str]] = {}
-        for row in read_whole_lines(self._path):
-            if len(row) == 5 and row[3].isdecimal():
-                self._known[row[0]] = (row[1], row[2], int(row[3]), row[4])
-
-    def __enter__(self) -> _Journal:
-        self._file = self._path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._file, lineterminator="\n")
-        with naming(self._path):
-            self._writer.writerows((path, *entry) for path, entry in self._known.items())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with naming(self._path):
-            self._file.close()
-
-    def known(self, path: str, origin: str, copy: str) -> tuple[int, str] | None:
-        entry = self._known.get(path)
-        if entry is None or entry[:2] != (_stamp(origin), _stamp(copy)):
-            return None
-        return entry[2], entry[3]
-
-    def note(self, path: str, origin: str, copy: str, size: int, sha256: str) -> None:
-        with naming(self._path):
-            self._writer.writerow((path, _stamp(origin), _stamp(copy), size, sha256))
-
-
-def _stamp(path: str) -> str:
-    """Size, time and inode: what changes when a file is written to or replaced."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - making a Path takes longer
-    except OSError:
-        return ""
-    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
-
-
-def _paths_in(folder: Path) -> Iterator[str]:
-    for where, _, names in os.walk(folder):
-        inside = where[len(str(folder)) :].strip("/")
-        yield from (f"{inside}/{name}" if inside else name for name in names)
-
-
-def _remove_others(folder: Path, wanted: set[str]) -> None:
-    for path in list(_paths_in(folder)):
-        if path not in wanted:
-            (folder / path).unlink()
-    for where, _, _ in os.walk(folder, topdown=False):
-        with suppress(OSError):  # it is not empty
-            Path(where).rmdir()
