@@ -9,8 +9,8 @@ from pathlib import Path
 
 from fakeface.tracking import addresses, comparison
 from fakeface.tracking.identity import identify
-from fakeface.tracking.mlflow_store import STAGE, WHOLE
 from fakeface.tracking.page import opened_store
+from fakeface.tracking.rows import STAGE, WHOLE
 
 
 @dataclass(frozen=True)
