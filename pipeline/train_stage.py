@@ -12,6 +12,7 @@ from fakeface import STAGES
 from fakeface.cluster import Cluster, cluster_of
 from fakeface.errors import UserError, one_sentence_errors
 from fakeface.params import Params, experiment_parameters, load_params
+from fakeface.stopping import ended_by_signals
 from fakeface.tables import write_json
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ def main(arguments: list[str]) -> None:
     params = load_params(Path("params.yaml"))
     cluster = cluster_of(os.environ)
     if cluster is not None and not cluster.is_chief:
-        help_train(params, stage, cluster)
+        with ended_by_signals():
+            help_train(params, stage, cluster)
         return
     parameters = experiment_parameters(params)
     in_stage = parameters | params.stage_settings(stage).model_dump()

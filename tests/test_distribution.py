@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpy.typing as npt
 import pytest
 import yaml
 
-from fakeface.cluster import cluster_of
+from fakeface.cluster import Cluster, cluster_of
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.distribution import gpus_for
 from fakeface.errors import UserError
@@ -157,6 +158,38 @@ def test_two_gpus_train_as_one_and_go_on_where_they_stopped(machine: Path, alone
         printed, _ = process.communicate()
     assert process.returncode == 0, printed
     np.testing.assert_allclose(history(folder / "mirrored.csv"), alone, rtol=ROUNDING, atol=ROUNDING)
+
+
+@pytest.mark.slow
+@pytest.mark.system
+def test_a_machine_that_waits_for_the_others_hears_that_it_is_to_stop(machine: Path) -> None:
+    with started("stage", machine, two_configs()[1]) as helper:
+        assert helper.stdout
+        assert helper.stdout.readline().startswith("worker 2 of 2: waits for 127.0.0.1:")
+        helper.terminate()
+        said = helper.communicate()[0]
+    assert said == "fakeface: stopped by SIGTERM; run the same command again to go on with what is left.\n"
+    assert helper.returncode == 143
+
+
+def test_machines_wait_until_all_answer() -> None:
+    addresses = json.loads(two_configs()[0])["cluster"]["worker"]
+    first, second = (Cluster(tuple(addresses), number) for number in range(2))
+    waiting = threading.Thread(target=first.wait_for_others, daemon=True)
+    waiting.start()
+    while second.silent() and waiting.is_alive():
+        pass
+    assert waiting.is_alive()
+    second.wait_for_others()
+    with socket.create_server(("127.0.0.1", int(addresses[1].rpartition(":")[2]))):  # as TensorFlow does then
+        waiting.join()
+
+
+def test_a_port_that_another_program_has_is_named() -> None:
+    with socket.create_server(("", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"The port of {address}, .* cannot be opened .*in use"):
+            Cluster((address, "127.0.0.1:1"), 0).wait_for_others()
 
 
 def test_the_parts_of_a_batch_are_the_whole_batch(machine: Path) -> None:

@@ -108,7 +108,7 @@ class Distribution:
     def wait_for_all(self) -> None:
         """Return when every machine has come here."""
         if self.cluster is not None:
-            self._sum(np.zeros(1, np.int32))
+            _heard(lambda: self._sum(np.zeros(1, np.int32)))
 
     @contextmanager
     def told_who_is_gone(self, kept: Callable[[], str]) -> Iterator[None]:
@@ -179,30 +179,35 @@ def gpus_for(batch_size: int, gpus: int) -> int:
 
 
 def _of_machines(cluster: Cluster) -> Any:
-    """Wait for the other machines in a thread, because TensorFlow's waiting hears no signal."""
     import tensorflow as tf
 
-    made: list[Any] = []
+    print(f"worker {cluster.number + 1} of {len(cluster.addresses)}: waits for {', '.join(cluster.others)}", flush=True)
+    cluster.wait_for_others()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except Exception as error:
+        raise UserError(
+            f"TensorFlow cannot join the machines of TF_CONFIG ({str(error).splitlines()[0]}); check that this "
+            f"machine has the address {cluster.addresses[cluster.number]} and that its port is free."
+        ) from None
 
-    def make() -> None:
+
+def _heard(wait: Callable[[], object]) -> None:
+    """Wait in a thread, because the main one hears no signal while TensorFlow has it."""
+    trouble: list[Exception] = []
+
+    def waiting() -> None:
         try:
-            made.append(tf.distribute.MultiWorkerMirroredStrategy())
+            wait()
         except Exception as error:
-            made.append(error)
+            trouble.append(error)
 
-    others = ", ".join(address for number, address in enumerate(cluster.addresses) if number != cluster.number)
-    print(f"worker {cluster.number + 1} of {len(cluster.addresses)}: waits for {others}", flush=True)
-    thread = threading.Thread(target=make, daemon=True)
+    thread = threading.Thread(target=waiting, daemon=True)
     thread.start()
     while thread.is_alive():
         thread.join(0.2)
-    (strategy,) = made
-    if isinstance(strategy, Exception):
-        raise UserError(
-            f"TensorFlow cannot join the machines of TF_CONFIG ({str(strategy).splitlines()[0]}); check that this "
-            f"machine has the address {cluster.addresses[cluster.number]} and that its port is free."
-        )
-    return strategy
+    for error in trouble:
+        raise error
 
 
 class Replicas:

@@ -1,4 +1,4 @@
-"""Ends a long computation between two of its steps, when the user or the system asks for it."""
+"""How a stage ends when the user or the system asks for it: with its last words, a computation between two steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ import psutil  # type: ignore[import-untyped, unused-ignore]
 from fakeface.errors import UserError
 
 _SHELLS = {"sh", "dash", "bash", "zsh", "fish", "ksh"}
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SILENT_SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # end a process without a word, unless it has a handler
+_SIGNALS = (signal.SIGINT, *SILENT_SIGNALS)
 
 
 @contextmanager
@@ -48,6 +49,27 @@ def stops_between_steps() -> Iterator[Callable[[], None]]:
         stop_if_asked()
     finally:
         _restore(before)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Turn signals that end a process without a word into SystemExit with the shell's code (143 for SIGTERM)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets only the main thread set handlers
+        return
+
+    def leave(number: int, _frame: FrameType | None) -> None:
+        for each in SILENT_SIGNALS:  # a second one must not interrupt the last words
+            signal.signal(each, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    heeded = [number for number in SILENT_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup: SIGHUP
+    before = {number: signal.signal(number, leave) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _caller() -> psutil.Process | None:

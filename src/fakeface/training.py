@@ -82,7 +82,8 @@ def fit_stage(
         done = Progress(**json.loads(replicas.spread(json.dumps(asdict(done)))))
     reporter = Reporter(stage, settings.epochs, steps, settings.batch_size, listeners, done)
     callbacks = _callbacks(params, model, reporter, saved, replicas)
-    with _told_how_it_ended(params, stage, saved, reporter), stops_between_steps() as stop_if_asked:
+    is_helper = distribution is not None and not distribution.is_chief
+    with _told_how_it_ended(params, stage, saved, reporter, is_helper), stops_between_steps() as stop_if_asked:
         (replicas.copy if replicas else model).fit(
             **_fed(params, stage, training, validation, steps, done.epoch, distribution),
             initial_epoch=done.epoch,
@@ -156,7 +157,9 @@ def _callbacks(
 
 
 @contextmanager
-def _told_how_it_ended(params: Params, stage: str, saved: SavedTraining | None, reporter: Reporter) -> Iterator[None]:
+def _told_how_it_ended(
+    params: Params, stage: str, saved: SavedTraining | None, reporter: Reporter, is_helper: bool
+) -> Iterator[None]:
     """Take the progress bar away, and say what is kept of a fit that does not come to its end."""
     from fakeface.training_callbacks import LossIsNoNumberError
 
@@ -170,8 +173,11 @@ def _told_how_it_ended(params: Params, stage: str, saved: SavedTraining | None, 
         raise UserError(f"{error.what}; {saved.last_good()}; the same command {then}, {error.advice}.") from None
     except (KeyboardInterrupt, SystemExit):
         if saved is not None:
-            kept = f"{saved.progress.epoch} of {params.stage_settings(stage).epochs} epochs are kept"
+            kept = f"{saved.progress.epoch} of {reporter.epochs} epochs are kept"
             print(f"{stage}: stopped; {kept}.", file=sys.stderr, flush=True)
+        elif is_helper:
+            done = f"{len(reporter.history)} of {reporter.epochs} epochs were done, which the chief keeps"
+            print(f"{stage}: stopped; {done}.", file=sys.stderr, flush=True)
         raise
     finally:
         reporter.display.close()

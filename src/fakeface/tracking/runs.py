@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from fakeface.errors import UserError
+from fakeface.stopping import SILENT_SIGNALS, ended_by_signals
 from fakeface.tracking import alive, dvc_command, hardware, undelivered
 from fakeface.tracking.identity import Experiment, identify, main_folder, private_folder
 from fakeface.tracking.ledger import Ledger, Row
@@ -24,7 +22,6 @@ from fakeface.tracking.recorder import Recorder, never_in_the_way
 from fakeface.tracking.result import Result, digest, present
 from fakeface.tracking.undelivered import Event
 
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _SECONDS_BETWEEN_SAMPLES = 10.0
 RESULT_WORK = "track"  # DVC's stage that completes the row
 
@@ -175,7 +172,7 @@ def stage_run(
     that a process killed during them is missed.
     """
     run = _make_run(project_root, stage, parameters, environ)
-    with _ended_by_signals():
+    with ended_by_signals():
         try:
             with never_in_the_way():
                 run.take_place(environ)
@@ -230,7 +227,7 @@ def result_run(project_root: Path, environ: Mapping[str, str] = os.environ) -> I
     By whatever it is cut short, as with `stage_run`. A row that is whole already stays so.
     """
     run = _make_run(project_root, "", {}, environ)
-    with _ended_by_signals():
+    with ended_by_signals():
         try:
             with never_in_the_way():
                 run.take_place(environ)
@@ -302,29 +299,8 @@ def _words(error: BaseException, last: str) -> str:
     if isinstance(error, SystemExit):
         if not error.code:
             return ""
-        signals = {str(128 + number): f"Stopped by {number.name}" for number in _SIGNALS}
+        signals = {str(128 + number): f"Stopped by {number.name}" for number in SILENT_SIGNALS}
         return f"{signals.get(str(error.code), f'Exit: {error.code}')}{after}."
     if isinstance(error, KeyboardInterrupt):
         return f"Stopped by SIGINT{after}."
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}{after}"
-
-
-@contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Turn signals that end a process without a word into SystemExit with the shell's code (143 for SIGTERM)."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets only the main thread set handlers
-        return
-
-    def leave(number: int, _frame: FrameType | None) -> None:
-        for each in _SIGNALS:  # a second one must not interrupt the last words
-            signal.signal(each, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    heeded = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
-    before = {number: signal.signal(number, leave) for number in heeded}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
