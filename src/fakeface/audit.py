@@ -61,6 +61,7 @@ def audit_dataset(raw: Path, split: Path, cache: Path, reports: Path, data: Data
         "rejected": rejected_by_reason(rejected),
         "repaired": counted["repaired"],
         "groups": counted["groups"],
+        "near_duplicate_bits": data.near_duplicate_bits,
         "leaks": find_leaks(images.placed),
         "sources": {name: source_facts(images, images.sources == name) for name in crops if name in images.sources},
         "shortcuts": shortcuts(images),

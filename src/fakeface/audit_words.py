@@ -113,10 +113,11 @@ def leak_sentence(audit: Mapping[str, Any]) -> str:
     if leaks:
         return f"{len(leaks):,} leaks, and this must not be: {'; '.join(leaks[:3])}. Run the split stage again."
     return (
-        f"0 leaks: of {audit['images']:,} images no copy, no near-duplicate and, where the person is known, no other "
-        "photograph of the same person lies on two sides of a line between train, valid, test, the stages and the "
-        "held-out set. This was proven again from the files' sums and names and from the stored pictures, which were "
-        "hashed and compared anew, not taken from the split's own word."
+        f"0 leaks: of {audit['images']:,} images no copy, no near-duplicate within {audit['near_duplicate_bits']} bits "
+        "of a perceptual hash and, where the person is known, no other photograph of the same person lies on two sides "
+        "of a line between train, valid, test, the stages and the held-out set. This was proven again from the files' "
+        "sums and names and from the stored pictures, which were hashed and compared anew, not taken from the split's "
+        "own word."
     )
 
 

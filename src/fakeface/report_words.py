@@ -169,7 +169,7 @@ def worst_cell_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def shortcut_sentence(metrics: Mapping[str, Any]) -> str:
-    """Say what is left when framing, size and format are made equal."""
+    """Say what is left after the same cut, reduction and JPEG compression of every picture."""
     probe, before = metrics.get("shortcut_probe") or {}, metrics["robustness"].get(UNCHANGED) or {}
     if "change" not in probe:
         return f"Shortcut probe: {UNDEFINED}, not measured or of one class only."
@@ -181,8 +181,9 @@ def shortcut_sentence(metrics: Mapping[str, Any]) -> str:
     else:
         meaning = "it hardly goes by any of these"
     return (
-        "Shortcut probe: with framing, size and JPEG quality made alike for all pictures, the balanced accuracy goes "
-        f"from {number(before.get('balanced_accuracy'))} to {number(probe['balanced_accuracy'])}: {meaning}."
+        "Shortcut probe: with 10 % cut off each side, half the size and JPEG 75 for every picture alike, the balanced "
+        f"accuracy goes from {number(before.get('balanced_accuracy'))} to {number(probe['balanced_accuracy'])}: "
+        f"{meaning}."
     )
 
 

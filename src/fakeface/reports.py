@@ -43,15 +43,26 @@ def evaluation_metrics(
     A pair is left out when one of its sources is not in this data.
     """
     heldout, final = evaluation.heldout, evaluation.calibrations[_FINAL]
-    scores = heldout.scores[_FINAL]
-    report = evaluation_report(heldout.sources.tolist(), heldout.labels, scores, final.threshold, resamples, seed)
+    reports = {
+        stage: evaluation_report(
+            heldout.sources.tolist(), heldout.labels, heldout.scores[stage], calibration.threshold, resamples, seed
+        )
+        for stage, calibration in evaluation.calibrations.items()
+    }
+    report = reports[_FINAL]
     report["source_pairs"] = report.pop("pairs")
     report["pairs"] = _pair_metrics(evaluation, pairs, _FINAL, resamples, seed)
     report["pairs_macro"] = _mean_of_pairs(report["pairs"])
     band = {name: getattr(final, name) for name in ("unsure_low", "unsure_high", "target_accuracy")}
-    answered = coverage(heldout.labels, scores, final.threshold, final.unsure_low, final.unsure_high)
+    answered = coverage(heldout.labels, heldout.scores[_FINAL], final.threshold, final.unsure_low, final.unsure_high)
     report["coverage"] = band | answered
-    report["stages"] = {stage: _stage_metrics(evaluation, pairs, stage) for stage in STAGES}
+    report["stages"] = {
+        stage: _own_test_metrics(evaluation, stage, resamples, seed)
+        | {"heldout": reports[stage]["generalization"]}
+        | {name: reports[stage][name] for name in ("macro", "sources")}
+        | _stage_pairs(evaluation, pairs, stage)
+        for stage in STAGES
+    }
     report["robustness"] = {row["perturbation"]: _cell(row) for row in robustness if row["set"] == MACRO}
     if probe := report["robustness"].get(EQUALISED):
         report["shortcut_probe"] = probe
@@ -62,15 +73,21 @@ def _cell(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in ("balanced_accuracy", "roc_auc", "change") if row[name] is not None}
 
 
-def _stage_metrics(evaluation: Evaluation, pairs: Mapping[str, Pair], stage: str) -> dict[str, Any]:
-    """Return a stage's own test part (right after it, and after the last stage: forgetting) and the held-out set."""
-    threshold = evaluation.calibrations[stage].threshold
-    own, heldout = evaluation.tests[stage], evaluation.heldout
+def _own_test_metrics(evaluation: Evaluation, stage: str, resamples: int, seed: int) -> dict[str, Any]:
+    """Return a stage's own test part right after it, and after the last stage, so that forgetting shows."""
+    own = evaluation.tests[stage]
+    found: dict[str, Any] = {}
+    for name, by in (("test", stage), ("test_after_last_stage", _FINAL)):
+        rows = own.labels, own.scores[by], evaluation.calibrations[by].threshold
+        intervals = bootstrap_intervals(*rows, sources=own.sources.tolist(), resamples=resamples, seed=seed)
+        found[name] = binary_metrics(*rows) | {"interval": intervals}
+    return found
+
+
+def _stage_pairs(evaluation: Evaluation, pairs: Mapping[str, Pair], stage: str) -> dict[str, Any]:
+    """Return balanced accuracy and ROC AUC of every pair with a stage's checkpoint, and their means."""
     of_pairs = _pair_metrics(evaluation, pairs, stage, 0, 0)
     return {
-        "test": binary_metrics(own.labels, own.scores[stage], threshold),
-        "test_after_last_stage": binary_metrics(own.labels, own.scores[_FINAL], evaluation.threshold),
-        "heldout": binary_metrics(heldout.labels, heldout.scores[stage], threshold),
         "pairs": {name: {key: row[key] for key in _PAIR_KEYS} for name, row in of_pairs.items()},
         "pairs_macro": _mean_of_pairs(of_pairs),
     }
@@ -159,12 +176,7 @@ def _draw_figures(
     make_folder(folder)
     heldout, threshold = evaluation.heldout, evaluation.threshold
     scores, sources = heldout.scores[_FINAL], heldout.sources.tolist()
-    by_stage = {
-        stage: evaluation_report(
-            sources, heldout.labels, heldout.scores[stage], evaluation.calibrations[stage].threshold, resamples=0
-        )
-        for stage in STAGES[:-1]
-    } | {_FINAL: metrics}
+    by_stage = {stage: {**row, "generalization": row["heldout"]} for stage, row in metrics["stages"].items()}
     curves = {f"after {stage}": (heldout.labels, heldout.scores[stage]) for stage in STAGES}
     own = evaluation.tests[_FINAL]
     figures.draw_curves(histories, folder / "curves.png", note)

@@ -87,10 +87,10 @@ def grey(images: Images) -> Images:
 
 
 def equalise(images: Images) -> Images:
-    """All alike in framing, size and format: the middle 80 %, brought to half the side and back, as JPEG quality 75.
+    """Every picture through the same: the middle 80 %, brought to half the side and back, as JPEG quality 75.
 
-    A detector that told the sources apart by crop, native size or coding loses that here; one that sees the generator
-    keeps part of it.
+    What crop, native size and coding left in detail and borders is levelled as far as that goes: a detector that told
+    the sources apart by it loses it here, one that sees the generator keeps part. It does not align the faces.
     """
     return jpeg(rescale(crop(images, 0.8), 0.5), 75)
 

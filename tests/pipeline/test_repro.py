@@ -159,8 +159,18 @@ def test_metrics_agree_with_the_scores_they_come_from(reproduced: Reproduced) ->
     for stage in STAGES:
         own = [row for row in scores if row["set"] == stage]
         facts = _checkpoint(reproduced, stage)
-        expected = accuracy(own, stage, facts["calibration"]["threshold"])
-        assert metrics["stages"][stage]["test"]["accuracy"] == pytest.approx(expected)
+        threshold = facts["calibration"]["threshold"]
+        row = metrics["stages"][stage]
+        assert row["test"]["accuracy"] == pytest.approx(accuracy(own, stage, threshold))
+        assert row["heldout"]["accuracy"] == pytest.approx(accuracy(heldout, stage, threshold))
+        for source in HELDOUT:
+            of_source = [each for each in heldout if each["source"] == source]
+            assert row["sources"][source]["accuracy"] == pytest.approx(accuracy(of_source, stage, threshold))
+        for part in ("test", "test_after_last_stage", "heldout", "macro"):
+            for name in ("accuracy", "balanced_accuracy", "roc_auc", "ece"):
+                around = row[part]["interval"][name]
+                assert around["low"] <= around["high"], f"{stage}, {part}, {name}"
+                assert name == "ece" or around["low"] <= row[part][name] <= around["high"], f"{stage}, {part}, {name}"
 
 
 def test_robustness_table_starts_at_the_plain_result_of_each_pair(reproduced: Reproduced) -> None:
