@@ -1,5 +1,7 @@
 """One training on two machines and on two GPUs: real processes on loopback, and processors in the place of GPUs.
 
+They are killed and stopped in between, and have to end as one that was left alone.
+
 tests/training_machine.py is what the processes run.
 """
 
@@ -8,13 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,7 @@ from fakeface.params import load_params
 from fakeface.store import StoredImage, open_store, write_store
 from fakeface.tables import read_rows
 from fakeface.training import HISTORY_COLUMNS, train_stage, write_history
+from fakeface.training_state import SavedTraining
 from training_machine import small_features
 
 quiet_tensorflow()
@@ -48,9 +54,16 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     small = {"image_size": SIZE, "batch_size": BATCH, "validation_batch_size": 7, "epochs": EPOCHS, "device": "cpu"}
     (folder / "params.yaml").write_text(yaml.safe_dump(params | small))
+    (folder / "diverging.yaml").write_text(yaml.safe_dump(diverging(params | small)))
     shutil.copy(PROJECT / "dvc.yaml", folder / "dvc.yaml")
     draw_store(folder / "datasets/split/stage1")
     return folder
+
+
+def diverging(params: dict[str, Any]) -> dict[str, Any]:
+    """Settings by which a weight grows to nine times its size in a step, out of range after the first epoch."""
+    recipes = {name: recipe | {"weight_decay": 10} for name, recipe in params["recipes"].items()}
+    return params | {"lr": 1, "epochs": 6, "steps_per_epoch": 9, "recipes": recipes}
 
 
 def draw_store(into: Path) -> None:
@@ -85,7 +98,7 @@ def started(what: str, folder: Path, tf_config: str | None = None) -> Iterator[s
     environment = {**os.environ, **own, **({"TF_CONFIG": tf_config} if tf_config else {})}
     environment.pop("MLFLOW_TRACKING_URI", None)  # which MLflow sets itself, once a test used a store
     with subprocess.Popen(
-        [sys.executable, PROJECT / "tests/training_machine.py", what],
+        [sys.executable, PROJECT / "tests/training_machine.py", *what.split()],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -127,37 +140,99 @@ def alone(machine: Path, tmp_path_factory: pytest.TempPathFactory) -> History:
     return history(into)
 
 
+@dataclass(frozen=True)
+class Ended:
+    """How one of two machines ended: its exit code, and what it said but for its progress."""
+
+    code: int
+    said: str
+
+    @classmethod
+    def of(cls, process: subprocess.Popen[str]) -> Ended:
+        lines = process.communicate()[0].splitlines()
+        told = [line for line in lines if not re.match(r"worker \d|scoring|stage1( epoch|: training steps)", line)]
+        return cls(process.returncode, "\n".join(told[1:]))  # the first tells of the device
+
+
+def both(chief: Path, helper: Path, what: tuple[str, str]) -> tuple[Ended, Ended, list[str]]:
+    """Run a chief and its helper, and return how they ended, and their addresses."""
+    configs = two_configs()
+    with started(what[0], chief, configs[0]) as first, started(what[1], helper, configs[1]) as second:
+        return Ended.of(first), Ended.of(second), json.loads(configs[0])["cluster"]["worker"]
+
+
+GOES_ON = f"stage1: goes on after epoch 1 of {EPOCHS}\n"
+GO_ON = "start the same command again on every machine to go on from there."
+KEPT = f"1 of {EPOCHS} epochs are kept"
+
+
 @pytest.mark.slow
 @pytest.mark.system
-def test_two_machines_train_as_one_and_a_dead_one_is_named(machine: Path, alone: History, tmp_path: Path) -> None:
+def test_two_machines_train_as_one_whichever_is_killed_or_stopped(
+    machine: Path, alone: History, tmp_path: Path
+) -> None:
     chief, helper = (shutil.copytree(machine, tmp_path / name) for name in ("chief", "helper"))
-    configs = two_configs()
-    with started("stage", chief, configs[0]) as first, started("dies", helper, configs[1]):
-        printed, _ = first.communicate()
-    gone = json.loads(configs[1])["cluster"]["worker"][1]
-    assert first.returncode == 1, printed
-    sentence = f"fakeface: {gone} does not answer any more; 1 of {EPOCHS} epochs are kept; start the same command again"
-    assert printed.splitlines()[-1].startswith(sentence)
-    assert "Traceback" not in printed
-    configs = two_configs()
-    with started("stage", chief, configs[0]) as first, started("stage", helper, configs[1]) as second:
-        printed, of_helper = first.communicate()[0], second.communicate()[0]
-    assert (first.returncode, second.returncode) == (0, 0), printed + of_helper
-    assert f"stage1: goes on after epoch 1 of {EPOCHS}" in printed
+
+    of_chief, of_helper, addresses = both(chief, helper, ("stage", "stage SIGKILL 7"))
+    assert of_helper == Ended(-signal.SIGKILL, "")
+    assert of_chief == Ended(1, f"fakeface: {addresses[1]} does not answer any more; {KEPT}; {GO_ON}")
+
+    of_chief, of_helper, addresses = both(chief, helper, ("stage SIGKILL 2", "stage"))
+    assert of_chief == Ended(-signal.SIGKILL, GOES_ON.strip())
+    chief_is_gone = "does not answer any more; the chief has kept what was done"
+    assert of_helper == Ended(1, f"fakeface: {addresses[0]} {chief_is_gone}; {GO_ON}")
+
+    of_chief, of_helper, addresses = both(chief, helper, ("stage SIGINT 2", "stage"))
+    by_you = "fakeface: stopped by you; run the same command again to go on with what is left."
+    assert of_chief == Ended(130, f"{GOES_ON}stage1: stopped; {KEPT}.\n{by_you}")
+    assert of_helper == Ended(1, f"fakeface: {addresses[0]} {chief_is_gone}; {GO_ON}")
+
+    of_chief, of_helper, addresses = both(chief, helper, ("stage", "stage SIGTERM 2"))
+    done = f"stage1: stopped; 1 of {EPOCHS} epochs were done, which the chief keeps."
+    by_sigterm = "fakeface: stopped by SIGTERM; run the same command again to go on with what is left."
+    assert of_helper == Ended(143, f"{done}\n{by_sigterm}")
+    assert of_chief == Ended(1, f"{GOES_ON}fakeface: {addresses[1]} does not answer any more; {KEPT}; {GO_ON}")
+
+    assert both(chief, helper, ("stage", "stage"))[:2] == (Ended(0, GOES_ON.strip()), Ended(0, ""))
     np.testing.assert_allclose(history(chief / "reports/history/stage1.csv"), alone, rtol=ROUNDING, atol=ROUNDING)
     made = {path.name for path in chief.iterdir()} - {path.name for path in machine.iterdir()}
     assert {"models", "reports", "mlflow.db", ".fakeface"} <= made
     assert sorted(path.name for path in helper.iterdir()) == sorted(path.name for path in machine.iterdir())
 
 
+LOST = r"fakeface: stage1: the loss is (nan|inf) in epoch 2, step \d, at learning rate 0\.9\d+; "
+SMALLER = r"a smaller rate, for example -S stages\.stage1\.lr=0\.09\d+, starts the stage anew\."
+LAST_GOOD = r"the state after epoch 1 is kept in (\S+); the same command ends so again and is refused, "
+
+
 @pytest.mark.slow
 @pytest.mark.system
-def test_two_gpus_train_as_one_and_go_on_where_they_stopped(machine: Path, alone: History, tmp_path: Path) -> None:
+def test_two_machines_say_where_the_loss_was_lost_and_keep_the_last_good_state(machine: Path, tmp_path: Path) -> None:
+    chief, helper = (shutil.copytree(machine, tmp_path / name) for name in ("chief", "helper"))
+    for folder in (chief, helper):
+        shutil.copy(folder / "diverging.yaml", folder / "params.yaml")
+    of_chief, of_helper, _ = both(chief, helper, ("stage", "stage"))
+    assert (of_chief.code, of_helper.code) == (1, 1)
+    assert re.fullmatch(LOST + SMALLER, of_helper.said), of_helper.said
+    kept = re.fullmatch(LOST + LAST_GOOD + SMALLER, of_chief.said)
+    assert kept, of_chief.said
+    assert SavedTraining((chief / kept[2]).parent).progress.epoch == 1
+
+
+@pytest.mark.slow
+@pytest.mark.system
+def test_two_gpus_train_as_one_go_on_where_they_stopped_and_say_where_the_loss_was_lost(
+    machine: Path, alone: History, tmp_path: Path
+) -> None:
     folder = shutil.copytree(machine, tmp_path / "project")
     with started("mirrored", folder) as process:
-        printed, _ = process.communicate()
-    assert process.returncode == 0, printed
+        printed = process.communicate()[0]
     np.testing.assert_allclose(history(folder / "mirrored.csv"), alone, rtol=ROUNDING, atol=ROUNDING)
+    assert f"stage1: stopped; {KEPT}.\n" in printed
+    assert process.returncode == 1, printed
+    kept = re.fullmatch(LOST + LAST_GOOD + SMALLER, printed.splitlines()[-1])
+    assert kept, printed
+    assert SavedTraining((folder / kept[2]).parent).progress.epoch == 1
 
 
 @pytest.mark.slow

@@ -1,7 +1,8 @@
 """What a machine of tests/test_distribution.py runs.
 
-`stage`: the pipeline's script; `dies`: that, and a kill after the first epoch; `mirrored`: with processors for GPUs. On
-a small network without dropout, which would leave out other units on each replica: all else agrees but for rounding.
+`stage [SIGNAL STEP]`: the pipeline's script, which gets a signal in a step, counted from its start; `mirrored`: with
+processors for GPUs. On a small network without dropout, which would leave out other units on each replica: all else
+agrees but for rounding.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 import runpy
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,25 @@ def small_features(images: Any, _channels: Sequence[int], momentum: float) -> An
     return layers.GlobalAveragePooling2D(name="pool")(models._residual_unit(x, 16, momentum, "unit"))
 
 
-def die(*_arguments: object) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def signal_in_step(number: signal.Signals, step: int) -> None:
+    """Send this process a signal before the end of the step, as if it came from without."""
+    from fakeface import training_callbacks
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has its jobs in the background ignore
+    before, left = training_callbacks.Reporter.on_train_batch_end, step
 
-class StoppedError(Exception):
-    pass
+    def end_of_step(reporter: Any, batch: int, logs: Any = None) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), number)
+        before(reporter, batch, logs)
 
-
-def stop(_epoch: int, _numbers: Mapping[str, float]) -> None:
-    raise StoppedError
+    setattr(training_callbacks.Reporter, "on_train_batch_end", end_of_step)  # noqa: B010 - mypy refuses an assignment
 
 
 def train_mirrored(history: Path) -> None:
-    """Stop after the first epoch, and go on."""
+    """Stop in the second epoch as by Ctrl-C, go on to the end, and train with settings that lose the loss."""
     import tensorflow as tf
 
     from fakeface.distribution import Distribution
@@ -58,25 +64,26 @@ def train_mirrored(history: Path) -> None:
     prepare_tensorflow("cpu", "float32", params.seed, params.deterministic)
     stores = {"stage1": open_store(Path("datasets/split/stage1"))}
     two = Distribution(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
+    signal_in_step(signal.SIGINT, 7)
     with saved_training(Path("training"), "stage1") as saved:
         try:
-            train_stage(params, "stage1", stores, None, "float32", [stop], saved, two)
-        except StoppedError:
+            train_stage(params, "stage1", stores, None, "float32", [], saved, two)
+        except KeyboardInterrupt:
             trained = train_stage(params, "stage1", stores, None, "float32", [], saved, two)
     write_history(trained.fit.history, history)
+    with saved_training(Path("training"), "diverging") as saved:
+        train_stage(load_params(Path("diverging.yaml")), "stage1", stores, None, "float32", [], saved, two)
 
 
 if __name__ == "__main__":
     from fakeface.models import NETWORKS
 
     NETWORKS["residual"] = small_features
-    if sys.argv[1] == "mirrored":
-        train_mirrored(Path("mirrored.csv"))
-    else:
-        if sys.argv[1] == "dies":
-            from fakeface import training_callbacks
-
-            setattr(training_callbacks.Teller, "on_epoch_end", die)  # noqa: B010 - mypy refuses an assignment
-        script = runpy.run_path(str(Path(__file__).parents[1] / "pipeline/train_stage.py"))
-        with one_sentence_errors():
+    with one_sentence_errors():
+        if sys.argv[1] == "mirrored":
+            train_mirrored(Path("mirrored.csv"))
+        else:
+            if sys.argv[2:]:
+                signal_in_step(signal.Signals[sys.argv[2]], int(sys.argv[3]))
+            script = runpy.run_path(str(Path(__file__).parents[1] / "pipeline/train_stage.py"))
             script["main"](["stage1"])
