@@ -172,12 +172,35 @@ def test_a_wrong_hash_keeps_nothing(server: FaultyServer, tmp_path: Path, transf
 def test_gdown_goes_on_too_and_starts_over_where_it_cannot(server: FaultyServer, tmp_path: Path) -> None:
     target = tmp_path / "faces.bin"
     server.faults["/faces.bin"] = ["breaks..."]
-    with pytest.raises(RefusedError, match="broke off"):
+    with pytest.raises(RefusedError, match="breaks off"):
         download_from_drive(f"{server.url}/faces.bin", target, SHA256, patience=Patience(retries=0))
     assert not target.exists()
     assert [path.stat().st_size > 0 for path in tmp_path.iterdir()] == [True]
     server.faults["/faces.bin"] = ["ignores range", "ignores range"]
     download_from_drive(f"{server.url}/faces.bin", target, SHA256, patience=Patience(retries=0))
+    assert target.read_bytes() == CONTENT
+    assert leftovers(target) == ["faces.bin"]
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_gdown_keeps_what_came_where_the_network_is_at_fault(
+    server: FaultyServer, tmp_path: Path, retries: int
+) -> None:
+    target, kept = tmp_path / "faces.bin", tmp_path / "faces.bin.partabcdefgh.part"
+    kept.write_bytes(CONTENT[:1000])
+    with pytest.raises(RefusedError, match="fails or breaks off"):
+        download_from_drive("http://127.0.0.1:1/faces.bin", target, SHA256, patience=Patience(retries))
+    assert kept.read_bytes() == CONTENT[:1000]
+    download_from_drive(f"{server.url}/faces.bin", target, SHA256, patience=Patience(retries))
+    assert server.ranges("/faces.bin")[-1] == "bytes=1000-"
+    assert target.read_bytes() == CONTENT
+
+
+def test_gdown_starts_over_where_two_partial_files_are_in_its_way(server: FaultyServer, tmp_path: Path) -> None:
+    target = tmp_path / "faces.bin"
+    for name in ("abcdefgh", "ijklmnop"):
+        (tmp_path / f"faces.bin.part{name}.part").write_bytes(CONTENT[:1000])
+    download_from_drive(f"{server.url}/faces.bin", target, SHA256, patience=Patience(retries=1))
     assert target.read_bytes() == CONTENT
     assert leftovers(target) == ["faces.bin"]
 

@@ -106,7 +106,7 @@ def download_from_drive(
     from gdown.exceptions import DownloadError, FileURLRetrievalError
 
     part = _Part(target)
-    left_before = sorted(target.parent.glob(f"{part.path.name}????????.part"))  # as gdown names them
+    left_before = _gdown_sizes(part)
     try:
         with full_disk_named(target):
             gdown.download(
@@ -122,7 +122,9 @@ def download_from_drive(
     except FileURLRetrievalError as error:
         raise RefusedError("Google Drive does not give it now, for its daily quota or its owners' wish") from error
     except DownloadError as error:
-        if not left_before:
+        if isinstance(error.__cause__, requests.RequestException):
+            raise RefusedError(reason_of(error.__cause__)) from error
+        if not left_before or _gdown_sizes(part) != left_before:  # something came: there is more to go on from
             raise RefusedError("the connection broke off") from error
         for path in left_before:  # gdown could not go on from these, and would not start over beside them
             path.unlink(missing_ok=True)
@@ -131,6 +133,11 @@ def download_from_drive(
     except requests.RequestException as error:
         raise RefusedError(reason_of(error)) from error
     _accept(part, expected or Expected())
+
+
+def _gdown_sizes(part: _Part) -> dict[Path, int]:
+    """Bytes of each file that gdown keeps of this one; it adds eight random characters and an ending to the name."""
+    return {path: path.stat().st_size for path in part.path.parent.glob(f"{part.path.name}????????.part")}
 
 
 def download_from_kaggle(
