@@ -124,6 +124,28 @@ def test_stages_killed_at_any_moment_end_as_in_one_go_and_decode_nothing_twice(
     assert killed >= MOMENTS - 2
 
 
+def test_a_run_killed_before_its_first_copy_forgets_none_of_the_earlier_ones(root: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    download(root, tmp_path)
+    lost = raw / "news" / "00300.png"
+    lost.unlink()
+    copies = {path: path.stat().st_ino for path in raw.rglob("*.png")}
+    assert len(copies) == IMAGES - 1
+
+    def die_at_a_copy(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and str(arguments[0]).startswith(f"{raw}/") and str(arguments[0]).endswith(".partial"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def killed() -> None:
+        sys.addaudithook(die_at_a_copy)
+        download(root, tmp_path)
+
+    assert ended(in_child(killed)) == -signal.SIGKILL
+    download(root, tmp_path)
+    assert lost.exists()
+    assert {path: path.stat().st_ino for path in copies} == copies
+
+
 def test_two_runs_at_once_make_what_one_makes(root: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     for stage in (download, split):
         children = [in_child(lambda stage=stage: stage(root, tmp_path)) for _ in range(3)]  # type: ignore[misc]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from fakeface.data_manifest import DataManifest, ListedFile, read_data_manifest, refuse_contradictions, refuse_missing
-from fakeface.disk import make_folder, naming
+from fakeface.disk import make_folder, naming, whole_file
 from fakeface.errors import UserError
 from fakeface.fetch import exclusive
 from fakeface.image_files import list_images
@@ -268,10 +268,11 @@ class _Journal:
                 self._known[row[0]] = (row[1], row[2], int(row[3]), row[4])
 
     def __enter__(self) -> _Journal:
-        self._file = self._path.open("w", encoding="utf-8", newline="")
-        self._writer = csv.writer(self._file, lineterminator="\n")
+        with whole_file(self._path) as file:  # without the line that a killed run has cut
+            csv.writer(file, lineterminator="\n").writerows((path, *entry) for path, entry in self._known.items())
         with naming(self._path):
-            self._writer.writerows((path, *entry) for path, entry in self._known.items())
+            self._file = self._path.open("a", encoding="utf-8", newline="", buffering=1)
+        self._writer = csv.writer(self._file, lineterminator="\n")
         return self
 
     def __exit__(self, *_: object) -> None:
