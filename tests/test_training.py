@@ -139,7 +139,7 @@ def test_scoring_keeps_order_and_pixels() -> None:
     np.testing.assert_array_equal(images, pool.take(np.arange(len(pool))))
 
 
-def test_no_iterator_waits_for_a_sleeping_tuner_when_it_ends() -> None:
+def test_tf_datas_tuner_is_off_in_both_datasets() -> None:
     pool = pool_of([faces(40, 3)], "test")
     batches = training_dataset(pool, lambda images, key: images, 4, 2, range(1), "none", seed=4)
     assert [each.options().autotune.enabled for each in (batches, scoring_dataset(pool, 3))] == [False, False]
