@@ -1,0 +1,34 @@
+"""What precision suits a processor, and a GPU that is asked for and is not there."""
+
+from __future__ import annotations
+
+import pytest
+
+from fakeface.device import _gpu_precision, prepare_tensorflow
+from fakeface.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("compute_capability", "policy"),
+    [
+        ((0, 0), "float32"),  # what TensorFlow does not know
+        ((6, 1), "float32"),  # Pascal
+        ((7, 0), "mixed_float16"),  # Volta: the first tensor cores
+        ((7, 5), "mixed_float16"),  # Turing
+        ((8, 0), "mixed_bfloat16"),  # Ampere
+        ((8, 9), "mixed_bfloat16"),  # Ada
+        ((9, 0), "mixed_bfloat16"),  # Hopper
+        ((10, 0), "mixed_bfloat16"),  # Blackwell
+    ],
+)
+def test_a_gpus_kind_decides_its_precision(compute_capability: tuple[int, int], policy: str) -> None:
+    assert _gpu_precision(compute_capability) == policy
+
+
+def test_a_gpu_that_is_asked_for_and_not_there_is_told() -> None:
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match=r"device is gpu, and TensorFlow sees none; .*device: auto"):
+        prepare_tensorflow("gpu", "auto", seed=1, deterministic=True)
