@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import secrets
 import shutil
 import signal
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,79 +20,123 @@ from fakeface.errors import UserError, one_sentence_errors
 from fakeface.params import Params, load_params
 from fakeface.stage_inputs import stage_digest
 from fakeface.store import Store
-from fakeface.training_state import KEPT, Progress, SavedTraining, remove_finished, saved_training
+from fakeface.training_state import KEPT, Progress, remove_finished, saved_training
 
 PROJECT = Path(__file__).parents[1]
 SIZE, EPOCHS = 32, 4
 FILE_EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.scandir"}
+SEED_NAME = "FAKEFACE_KILL_SEED"  # in the environment: draws again the moments that a failure named
 
 quiet_tensorflow()
 PROCESSES = multiprocessing.get_context("forkserver")  # one process imports TensorFlow, others are forked from it
 PROCESSES.set_forkserver_preload(["fakeface.training_callbacks", "fakeface.augment"])
 
 
-class Images(np.ndarray):  # type: ignore[type-arg]
-    """Images that kill the process when they are read for the n-th time."""
+class Moments:
+    """Counts what happens in a process, from 1, and kills it when the count is `last`."""
 
-    left = 0
+    def __init__(self, last: int) -> None:
+        self.last = last
+        self._numbers = count(1)  # which threads may share
+        self.seen = 0
+
+    def one_more(self) -> None:
+        self.seen = next(self._numbers)
+        if self.seen == self.last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watch_files(self, folder: Path) -> None:
+        """Count also what Python does with files below `folder`; cannot be undone."""
+
+        def of_files(event: str, arguments: tuple[object, ...]) -> None:
+            if event in FILE_EVENTS and str(arguments[0]).startswith(str(folder)):
+                self.one_more()
+
+        sys.addaudithook(of_files)
+
+
+class Images(np.ndarray):  # type: ignore[type-arg]
+    """Images of which each read is a moment."""
+
+    moments = Moments(0)
 
     def __getitem__(self, index: Any) -> Any:
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+        self.moments.one_more()
         return np.asarray(self)[index]
 
 
-def noise(killed_at_read: int = 0) -> Store:
-    rng = np.random.default_rng(5)
-    count = 120
-    labels = (np.arange(count) % 2).astype(np.uint8)
-    images = rng.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8).view(Images)
-    images.left = killed_at_read
-    parts = np.array(["train", "train", "train", "train", "valid", "valid"])[np.arange(count) % 6]
+def noise(seed: int, moments: Moments) -> Store:
+    rng = np.random.default_rng(seed)
+    number = 120
+    labels = (np.arange(number) % 2).astype(np.uint8)
+    images = rng.integers(0, 256, (number, SIZE, SIZE, 3), dtype=np.uint8).view(Images)
+    images.moments = moments
+    parts = np.array(["train", "train", "train", "train", "valid", "valid"])[np.arange(number) % 6]
     names = np.array(["camera", "generator"])[labels]
-    return Store(images, labels, parts, names, np.arange(count).astype(str))
+    return Store(images, labels, parts, names, np.arange(number).astype(str))
 
 
-def parameters() -> Params:
-    """The notebook's network, with dropout, and a rate that falls after epoch 3: what it watches never gets better."""
+def parameters(recipe: str) -> Params:
+    """Settings of tiny networks: the notebook's has dropout and a rate that falls after epoch 3.
+
+    What its plateau watches never gets better. The other has residual units and a rate that falls with each step.
+    """
     params = load_params(PROJECT / "params.yaml")
     plateau = params.reduce_lr.model_copy(update={"monitor": "lr", "patience": 2, "min_lr": 1e-6})
-    small = {"image_size": SIZE, "batch_size": 16, "epochs": EPOCHS, "reduce_lr": plateau, "recipe": "seed"}
-    return params.model_copy(update=small)
+    narrow = params.recipes[recipe].model_copy(update={"channels": [4, 4, 4]})
+    small = {"image_size": SIZE, "batch_size": 8, "validation_batch_size": 8, "epochs": EPOCHS, "reduce_lr": plateau}
+    return params.model_copy(update={**small, "recipe": recipe, "recipes": {**params.recipes, recipe: narrow}})
 
 
-def train(folder: Path, params: Params, saved: SavedTraining, killed_at_read: int = 0) -> bytes:
-    """Train as pipeline/train_stage.py does; gives the bytes of checkpoint and history."""
+def train(folder: Path, recipe: str, last_moment: int) -> None:
+    """Train as pipeline/train_stage.py does; then `moments` says how many there were."""
+    moments, params = Moments(last_moment), parameters(recipe)
+    moments.watch_files(folder)
     prepare_tensorflow("cpu", "float32", params.seed, deterministic=True)
     from fakeface.checkpoints import save_checkpoint
     from fakeface.training import train_stage, write_history
 
-    trained = train_stage(params, "stage2", {"stage2": noise(killed_at_read)}, None, "float32", saved=saved)
-    write_history(trained.fit.history, folder / "history.csv")
-    save_checkpoint(trained.model, trained.facts, folder / "stage2.h5")
+    stores = {"stage1": noise(4, moments), "stage2": noise(5, moments)}
+    with saved_training(folder, "stage2") as saved:
+        trained = train_stage(params, "stage2", stores, None, "float32", saved=saved)
+        write_history(trained.fit.history, folder / "history.csv")
+        save_checkpoint(trained.model, trained.facts, folder / "stage2.h5")
+    (folder / "moments").write_text(str(moments.seen))
+
+
+def train_in_a_process(folder: Path, recipe: str, last_moment: int = 0) -> int | None:
+    process = PROCESSES.Process(target=train, args=(folder, recipe, last_moment))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def result(folder: Path) -> bytes:
     return (folder / "stage2.h5").read_bytes() + (folder / "history.csv").read_bytes()
 
 
-def train_and_die(folder: Path, params: Params, read: int) -> None:
-    with saved_training(folder, "stage2") as saved:
-        train(folder, params, saved, read)
-
-
-def test_a_killed_training_ends_with_the_bytes_of_one_in_one_go(tmp_path: Path) -> None:
-    # An epoch reads 5 batches and 2 for validation, and tf.data is up to 6 ahead: the 21st falls into epoch 3.
-    process = PROCESSES.Process(target=train_and_die, args=(tmp_path, parameters(), 21))
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
-    with saved_training(tmp_path, "stage2") as saved:
-        assert saved.progress.epoch == 2
-        assert saved.progress.counters["wait"] == 1
-        cut = train(tmp_path, parameters(), saved)
-    with saved_training(tmp_path, "another") as saved:
-        whole = train(tmp_path, parameters(), saved)
-    assert cut == whole
-    rates = [row["lr"] for row in saved.progress.history]
+@pytest.mark.parametrize(("recipe", "kills"), [("seed", 3), ("default", 2)])
+def test_a_training_killed_at_random_moments_ends_with_the_bytes_of_one_in_one_go(
+    recipe: str, kills: int, tmp_path: Path
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    assert train_in_a_process(whole, recipe) == 0
+    there_are = int((whole / "moments").read_text())
+    seed = int(os.environ.get(SEED_NAME) or secrets.randbits(32))
+    # one in each equal part: reads of images for training, validation and calibration, and every step of a save
+    bounds = np.linspace(1, there_are + 1, kills + 1).astype(int)
+    moments = np.random.default_rng(seed).integers(bounds[:-1], bounds[1:]).tolist()
+    told = f"killed at the moments {moments} of {there_are}; {SEED_NAME}={seed} draws them again"
+    for moment in moments:
+        with saved_training(cut, "stage2") as saved:
+            behind = saved.progress.epoch * there_are // EPOCHS
+        assert train_in_a_process(cut, recipe, max(1, moment - behind)) == -signal.SIGKILL, told
+    assert train_in_a_process(cut, recipe) == 0, told
+    assert result(cut) == result(whole), told
+    with saved_training(cut, "stage2") as saved:
+        rates = [row["lr"] for row in saved.progress.history]
     assert rates[-1] < rates[0]
 
 
@@ -106,16 +152,7 @@ def save_and_die(folder: Path, moment: int) -> None:
 
     with saved_training(folder, "stage1") as saved:
         saved.save({"weights": tf.Variable([1.0, 1.0])}, Progress(1))
-        left = moment
-
-        def die_in_time(event: str, arguments: tuple[object, ...]) -> None:
-            nonlocal left
-            if event in FILE_EVENTS and str(arguments[0]).startswith(str(saved.folder)):
-                left -= 1
-                if not left:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        sys.addaudithook(die_in_time)
+        Moments(moment).watch_files(saved.folder)
         saved.save({"weights": tf.Variable([2.0, 2.0])}, Progress(2))
 
 
