@@ -35,7 +35,7 @@ def audit_dataset(raw: Path, split: Path, cache: Path, reports: Path, data: Data
     """Write audit.json, image_facts.csv and audit.html to `reports`; return the content of the first.
 
     Args:
-        raw: datasets/raw as `raw.collect_sources` left it.
+        raw: datasets/raw as `collect.collect_sources` left it.
         split: datasets/split as `datasets.split_dataset` left it.
         cache: folder for what was measured, which later runs go on with; may be deleted between runs.
         reports: reports/data with the split's split.json and rejected.csv.
