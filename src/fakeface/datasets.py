@@ -17,7 +17,16 @@ from fakeface.near_duplicates import near_duplicate_groups
 from fakeface.params import Data, Profile
 from fakeface.preprocessing import Reencoding
 from fakeface.raw import Collection, Rejected, read_collection
-from fakeface.splits import ROLES, Candidate, Placed, Split, assert_no_leak, require_every_part, split_images
+from fakeface.splits import (
+    ROLES,
+    Candidate,
+    Placed,
+    Split,
+    assert_no_leak,
+    find_leaks,
+    require_every_part,
+    split_images,
+)
 from fakeface.store import StoredImage, write_store
 from fakeface.tables import some, write_json, write_rows
 
@@ -182,7 +191,7 @@ def _summary(collection: Collection, profile: Profile, unusable: Sequence[Reject
         "unnamed": collection.unnamed,
         "repaired": split.repaired,
         "groups": {"of_two_or_more": split.groups, "largest": split.largest_group},
-        "leaks": 0,  # proven before anything was written
+        "leaks": len(find_leaks(split.placed)),
         "roles": {
             label: _counts(image for image in split.placed if image.file.label == label) for label in ("real", "fake")
         },
