@@ -508,7 +508,7 @@ def bomb(format_: str) -> bytes:
 def test_a_decompression_bomb_is_refused_by_its_header_without_a_warning(format_: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert rejection(bomb(format_)) == "too many pixels (50000×50000, the limit is 64,000,000)"
+        assert rejection(bomb(format_)) == "too many pixels (50000×50000, the limit is 100,000,000)"
         with pytest.raises(RejectedImage, match="too many pixels"):
             inspect_image(bomb(format_))
 

@@ -9,6 +9,7 @@ from dvc.utils.hydra import apply_overrides
 
 from fakeface import STAGES
 from fakeface.errors import UserError
+from fakeface.image_checks import MAX_BYTES, MAX_PIXELS
 from fakeface.params import experiment_parameters, load_params
 
 PROJECT = Path(__file__).parents[1]
@@ -120,3 +121,8 @@ def test_an_experiment_logs_only_the_recipe_it_used() -> None:
     logged = experiment_parameters(load_params(PROJECT / "params.yaml"))
     assert list(logged["recipes"]) == ["default"]
     assert logged["lr"] == 0.001
+
+
+def test_prediction_takes_the_pictures_that_training_takes() -> None:
+    data = load_params(PROJECT / "params.yaml").data
+    assert (data.max_megabytes * 1e6, data.max_megapixels * 1e6) == (MAX_BYTES, MAX_PIXELS)
