@@ -13,8 +13,8 @@ from fakeface.params import Params
 PROJECT = Path(__file__).parents[1]
 LIBRARY = PROJECT / "src" / "fakeface"
 STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-# Reads, writes, checks or reports; decides no output.
-DECIDES_NOTHING = {"errors", "progress", "params", "tables", "disk", "tracking", "fetch", "archives", "transfer"} | {
+# Reads, writes, checks or reports; decides no output. Not so params, which would rerun all at every key: see dvc.yaml.
+DECIDES_NOTHING = {"errors", "progress", "params", "tables", "disk", "tracking", "fetch", "transfer"} | {
     "cluster",
     "processes",
     "python_calls",
@@ -25,8 +25,8 @@ DECIDES_NOTHING = {"errors", "progress", "params", "tables", "disk", "tracking",
 # Imported for a name alone: crops, steps and collections are checked by params, the columns of a history by evaluate.
 ONLY_A_NAME = {
     "download": {"preprocessing", "augment_steps"},
-    "split": {"augment_steps", "image_files", "sources"},
-    "audit": {"augment_steps", "decoded", "image_files", "sources"},
+    "split": {"archives", "augment_steps", "image_files", "sources"},
+    "audit": {"archives", "augment_steps", "decoded", "image_files", "sources"},
     "train": {"preprocessing", "sources"},
     "evaluate": {
         "distribution",
