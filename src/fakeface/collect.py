@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from fakeface.data_manifest import DataManifest, ListedFile, read_data_manifest, refuse_contradictions, refuse_missing
-from fakeface.disk import make_folder, naming, whole_file
+from fakeface.disk import exclusive, make_folder, naming, whole_file
 from fakeface.errors import UserError
-from fakeface.fetch import exclusive
 from fakeface.image_files import list_images
 from fakeface.origins import Origin, find_origins, unnamed_entries
 from fakeface.params import Profile, Source

@@ -10,9 +10,8 @@ from typing import Any
 
 from fakeface import HELDOUT, PARTS
 from fakeface.decoded import DecodedImages, Limits, decode_files
-from fakeface.disk import clear_folder
+from fakeface.disk import clear_folder, exclusive
 from fakeface.errors import UserError
-from fakeface.fetch import exclusive
 from fakeface.near_duplicates import near_duplicate_groups
 from fakeface.params import Data, Profile
 from fakeface.preprocessing import Reencoding

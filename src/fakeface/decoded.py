@@ -23,9 +23,8 @@ import numpy.typing as npt
 import PIL
 
 from fakeface import near_duplicates
-from fakeface.disk import clear_folder, make_folder, naming
+from fakeface.disk import clear_folder, exclusive, make_folder, naming
 from fakeface.errors import UserError
-from fakeface.fetch import exclusive
 from fakeface.image_checks import RejectedImage, read_content
 from fakeface.images import decode_with_size, decoder_code
 from fakeface.near_duplicates import perceptual_hash

@@ -1,14 +1,17 @@
-"""Writing to disk: whole or not at all, and errors that name the path they concern."""
+"""Writing to disk: whole or not at all, one process at a time, and errors that name the path they concern."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -52,3 +55,21 @@ def clear_folder(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """One process at a time in here; another waits, and then finds the work done. A killed one holds nothing up."""
+    import filelock
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(timeout=1)
+    except filelock.Timeout:
+        _log.warning("Another run works in %s; waiting for it.", path.parent)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fakeface.archives import Limits, Progress, holds_what_was_unpacked, read_record, unpack
+from fakeface.disk import exclusive
 from fakeface.errors import UserError
 from fakeface.image_files import list_images
 from fakeface.sources import Archive, Collection, get_source
@@ -267,24 +268,6 @@ def pin(path: Path, name: str, sha256: str, size: int) -> None:
     staging.parent.mkdir(parents=True, exist_ok=True)
     staging.write_text(json.dumps(pins, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     staging.replace(path)
-
-
-@contextlib.contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """One process at a time in here; another waits, and then finds the work done. A killed one holds nothing up."""
-    import filelock
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(timeout=1)
-    except filelock.Timeout:
-        _log.warning("Another run works in %s; waiting for it.", path.parent)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def verify_folder(

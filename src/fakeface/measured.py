@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from fakeface import jpeg_header, side_facts
 from fakeface.decoded import Limits
-from fakeface.disk import naming, whole_file
+from fakeface.disk import exclusive, naming, whole_file
 from fakeface.errors import UserError
-from fakeface.fetch import exclusive
 from fakeface.image_checks import RejectedImage, read_content
 from fakeface.images import decoder_code
 from fakeface.processes import in_processes

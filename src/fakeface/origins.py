@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from fakeface.archives import holds_what_was_unpacked, read_record, unpack
+from fakeface.disk import exclusive
 from fakeface.errors import UserError
-from fakeface.fetch import Fetched, exclusive, fetch
+from fakeface.fetch import Fetched, fetch
 from fakeface.image_files import escaped, is_passed_over
 from fakeface.params import Data, Profile, Source
 from fakeface.progress import bytes_progress
