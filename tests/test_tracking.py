@@ -30,7 +30,7 @@ from fakeface.errors import UserError
 from fakeface.tracking import alive, comparison, runs, undelivered
 from fakeface.tracking.addresses import LOCAL, store_name
 from fakeface.tracking.identity import identify
-from fakeface.tracking.ledger import known_row
+from fakeface.tracking.ledger import Row, known_row
 from fakeface.tracking.naming import LONGEST_NAME, LONGEST_VALUE, flat_metrics, flat_parameters
 from fakeface.tracking.page import opened_store, serve_page
 
@@ -171,6 +171,19 @@ def _result(project: Path) -> tracking.Result:
     )
 
 
+def _complete(
+    project: Path,
+    environ: Mapping[str, str],
+    tags: Mapping[str, str] = NOTHING,
+    *,
+    parameters: Mapping[str, Any] = PARAMETERS,
+    result: tracking.Result | None = None,
+) -> Row | None:
+    """Complete the row as record_experiment does, from fewer files than a whole project has."""
+    with runs.result_run(project, environ) as run:
+        return run.complete(parameters, result or _result(project), tags)
+
+
 # ---- one row an experiment ----
 
 
@@ -185,7 +198,7 @@ def test_an_experiment_is_one_row_with_curves_of_all_stages_and_the_result(proje
         run.set_tags({"said": "while it ran"})
     assert _rows(project)["alpha"].info.status == "RUNNING"  # its result is still to come
     environ = {"DVC_EXP_NAME": "alpha", "DVC_EXP_BASELINE_REV": "0" * 40}
-    found = tracking.log_evaluation(project, PARAMETERS, _result(project), environ=environ)
+    found = _complete(project, environ)
 
     rows = _rows(project)
     assert set(rows) == {"alpha", "alpha/stage1", "alpha/stage2", "alpha/stage3"}
@@ -249,13 +262,13 @@ def test_changes_beside_the_commit_are_named(project: Path) -> None:
 def test_a_row_made_of_cached_results_alone_is_complete_and_is_left_alone_the_second_time(project: Path) -> None:
     _write_histories(project, *STAGES)
     environ = {"DVC_EXP_NAME": "cached"}
-    tracking.log_evaluation(project, PARAMETERS, _result(project), tags={"data.sha256": "abc"}, environ=environ)
+    _complete(project, environ, {"data.sha256": "abc"})
     once = _rows(project)
     assert set(once) == {"cached", "cached/stage1", "cached/stage2", "cached/stage3"}
     assert {run.info.status for run in once.values()} == {"FINISHED"}
     assert once["cached"].data.tags["data.sha256"] == "abc"
     assert once["cached/stage2"].data.params == {"lr": "0.001"}
-    tracking.log_evaluation(project, PARAMETERS, _result(project), environ=environ)
+    _complete(project, environ)
     assert _rows(project)["cached"].info.end_time == once["cached"].info.end_time
 
 
@@ -263,27 +276,27 @@ def test_a_repro_that_finds_nothing_to_do_makes_no_row(project: Path) -> None:
     _write_histories(project, *STAGES)
     with tracking.evaluation_run(project, PARAMETERS, environ=NOTHING):
         pass
-    tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING)
+    _complete(project, NOTHING)
     before = set(_rows(project))
     (project / "note.txt").write_text("results committed")
     _git(project, "add", "note.txt")
     _git(project, "commit", "--quiet", "-m", "results")
-    tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING)
+    _complete(project, NOTHING)
     assert set(_rows(project)) == before
-    tracking.log_evaluation(project, {**PARAMETERS, "lr": 0.1}, _result(project), environ=NOTHING)
+    _complete(project, NOTHING, parameters={**PARAMETERS, "lr": 0.1})
     assert len(_rows(project)) == 2 * len(before)
 
 
 def test_a_row_is_known_without_the_store_until_it_changes(project: Path) -> None:
     _write_histories(project, *STAGES)
-    found = tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING)
+    found = _complete(project, NOTHING)
     assert found is not None
     assert known_row(project, found.result, NOTHING) == found
     assert known_row(project, "another result", NOTHING) is None
     assert known_row(project, found.result, {"DVC_EXP_NAME": "wants a row of its own"}) is None
     _train(project, "stage1")
     assert known_row(project, found.result, NOTHING) is None  # its row is open again
-    again = tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING)
+    again = _complete(project, NOTHING)
     assert again == found == known_row(project, found.result, NOTHING)
     _client(project).delete_run(found.run_id)
     assert known_row(project, found.result, NOTHING) is None
@@ -331,7 +344,7 @@ def test_the_comparison_has_an_axis_for_each_parameter_that_differs(project: Pat
     long = "x" * 200
     for name, rate, size in (("one", 0.1, 32), ("two", 0.1, 64), ("three", 0.2, 64)):
         parameters = {"lr": rate, "batch_size": size, "seed": 20, long: rate}
-        tracking.log_evaluation(project, parameters, _result(project), environ={"DVC_EXP_NAME": name})
+        _complete(project, {"DVC_EXP_NAME": name}, parameters=parameters)
     kept = _client(project).get_experiment_by_name("fakeface").tags[comparison.TAG]
     charts = {chart["type"]: chart for chart in json.loads(kept)["compareRunCharts"]}
     assert charts["PARALLEL"]["selectedParams"] == ["lr", "batch_size"]
@@ -451,7 +464,9 @@ RECORDING = """
 import sys
 from pathlib import Path
 from fakeface import tracking
-tracking.log_evaluation(Path(sys.argv[1]), {"lr": 0.001}, tracking.Result(metrics={"seconds": 1.0}))
+from fakeface.tracking.runs import result_run
+with result_run(Path(sys.argv[1])) as run:
+    run.complete({"lr": 0.001}, tracking.Result(metrics={"seconds": 1.0}), {})
 """
 
 
@@ -493,11 +508,11 @@ def test_a_result_that_is_stopped_by_a_signal_or_a_wrong_file_fails_the_row_unti
         pass
     (name,) = _rows(project)
     with pytest.raises(SystemExit):
-        tracking.log_evaluation(project, PARAMETERS, Stopped(metrics={}), environ=NOTHING)
+        _complete(project, NOTHING, result=Stopped(metrics={}))
     assert _rows(project)[name].info.status == "FAILED"
     assert _rows(project)[name].data.tags["fakeface.last_words"] == "Stopped by SIGTERM."
     _write_histories(project, *STAGES)
-    tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING)
+    _complete(project, NOTHING)
     assert _rows(project)[name].info.status == "FINISHED"
     with pytest.raises(UserError), runs.result_run(project, NOTHING):
         raise UserError("reports/metrics.json is missing.")
@@ -541,18 +556,14 @@ def away(killed: Killed, tmp_path_factory: pytest.TempPathFactory) -> Away:
 
 
 def test_what_a_server_that_is_away_misses_waits_for_this_server(
-    project: Path, away: Away, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    project: Path, away: Away, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     environ = {"MLFLOW_EXPERIMENT_NAME": "missed", "DVC_EXP_NAME": "away"}
     with_password = environ | {"MLFLOW_TRACKING_URI": f"http://name:secret@{away.place}"}
-    table = tmp_path / "table.csv"
     with tracking.stage_run(project, "stage1", PARAMETERS, environ=with_password) as run:
         for epoch, loss in LOSSES.items():
             run.log_epoch(epoch, {"loss": loss})
-        table.write_text("a table")
-        run.log_files([table], "tables")
-        table.unlink()
     (warning,) = caplog.messages
     assert "does not answer" in warning
     assert "secret" not in warning
@@ -573,7 +584,6 @@ def test_what_a_server_that_is_away_misses_waits_for_this_server(
     assert set(rows) == {"away", "away/stage1"}
     assert rows["away/stage1"].info.status == "FINISHED"
     assert [(point.step, point.value) for point in curve] == list(LOSSES.items())
-    assert (Path(rows["away/stage1"].info.artifact_uri) / "tables" / "table.csv").read_text() == "a table"
     assert list((project / ".fakeface" / "undelivered").iterdir()) == []
 
 
@@ -584,11 +594,14 @@ def test_a_result_waits_once_for_a_server_that_is_away(
     _write_histories(project, *STAGES)
     environ = {"MLFLOW_EXPERIMENT_NAME": "once", "MLFLOW_TRACKING_URI": away.address}
     for _ in range(2):
-        assert tracking.log_evaluation(project, PARAMETERS, _result(project), environ=environ) is None
+        assert _complete(project, environ) is None
     assert len(list((project / ".fakeface" / "undelivered").glob("*.json"))) == 1
+    (project / "reports" / "roc.png").unlink()  # what waits is a copy
     with away.back():
         (row,) = tracking.list_rows(project, "accuracy", environ).rows  # any command that looks there delivers it
+        (run,) = [run for name, run in _rows(project, away.address, "once").items() if "/" not in name]
     assert (row.status, row.value) == ("finished", 0.81)
+    assert (Path(run.info.artifact_uri) / "evaluation" / "roc.png").read_bytes() == b"a picture"
     assert list((project / ".fakeface" / "undelivered").iterdir()) == []
 
 
@@ -698,6 +711,7 @@ EVALUATE = """
 import sys
 from pathlib import Path
 from fakeface import STAGES, tracking
+from fakeface.tracking.runs import result_run
 project, picture = Path(sys.argv[1]), Path(sys.argv[2])
 result = tracking.Result(
     metrics={"generalization": {"accuracy": 0.81}},
@@ -705,7 +719,8 @@ result = tracking.Result(
     history_folder=project / "reports/history",
     stage_parameters={stage: {} for stage in STAGES},
 )
-print(tracking.log_evaluation(project, {}, result, environ={}))
+with result_run(project, {}) as run:
+    print(run.complete({}, result, {}))
 """
 
 
@@ -753,10 +768,10 @@ def test_where_nothing_can_be_kept_the_same_command_completes_the_row_later(
     shutil.rmtree(kept, ignore_errors=True)
     kept.write_text("a file in the way, as a disk without room is\n")
     away = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
-    assert tracking.log_evaluation(project, PARAMETERS, _result(project), environ=away) is None
+    assert _complete(project, away) is None
     assert "a part of the run is not recorded" in caplog.messages[-1]
     kept.unlink()
-    assert tracking.log_evaluation(project, PARAMETERS, _result(project), environ=NOTHING) is not None
+    assert _complete(project, NOTHING) is not None
     assert {row.info.status for row in _rows(project).values()} == {"FINISHED"}
 
 
@@ -781,7 +796,7 @@ def test_a_sign_of_which_a_full_disk_left_the_end_alone_is_taken_away(project: P
 def test_a_collection_and_an_experiment_may_have_any_name(project: Path) -> None:
     named = {"MLFLOW_EXPERIMENT_NAME": "Gesichter, zweiter Versuch: 100 % ü", "DVC_EXP_NAME": "größe 'q' / 100 %"}
     _write_histories(project, *STAGES)
-    found = tracking.log_evaluation(project, PARAMETERS, _result(project), environ=named)
+    found = _complete(project, named)
     assert found is not None
     assert (found.collection, found.name) == (named["MLFLOW_EXPERIMENT_NAME"], named["DVC_EXP_NAME"])
     run = _client(project).get_run(found.run_id)
@@ -856,7 +871,7 @@ def test_a_page_whose_store_does_not_open_says_so_once_and_loses_nothing(
 
 def test_a_moved_repository_keeps_its_artifacts(project: Path, tmp_path: Path) -> None:
     _write_histories(project, *STAGES)
-    tracking.log_evaluation(project, PARAMETERS, _result(project), environ={"DVC_EXP_NAME": "before"})
+    _complete(project, {"DVC_EXP_NAME": "before"})
     moved = project.rename(tmp_path / "moved")
     _train(moved, DVC_EXP_NAME="after")
     row = _rows(moved)["before"]
@@ -937,14 +952,14 @@ def test_a_kill_after_the_model_is_registered_makes_no_second_version(project: P
     (project / "stage3.h5").write_bytes(b"a checkpoint")
     detector = tracking.Detector(project / "stage3.h5", 32, "# A card", {"threshold": "0.5"}, ("numpy==1.26.4",))
     result = replace(_result(project), detector=detector)
-    row = tracking.log_evaluation(project, PARAMETERS, result, environ=NOTHING)
+    row = _complete(project, NOTHING, result=result)
     assert row is not None
     client = _client(project)
     for tag in ("fakeface.detector", "fakeface.result", "fakeface.evaluated"):  # which the kill came before
         client.delete_tag(row.run_id, tag)
     client.delete_registered_model_alias("fakeface", "candidate")
     client.update_run(row.run_id, status="RUNNING")
-    tracking.log_evaluation(project, PARAMETERS, result, environ=NOTHING)
+    _complete(project, NOTHING, result=result)
     (version,) = client.search_model_versions("name = 'fakeface'")
     assert client.get_model_version_by_alias("fakeface", "candidate").version == version.version
     assert client.get_run(row.run_id).data.tags["fakeface.detector"].split() == [

@@ -13,7 +13,6 @@ from fakeface.tracking.runs import (
     bury_the_dead,
     deliver,
     evaluation_run,
-    log_evaluation,
     stage_run,
     waiting_elsewhere,
 )
@@ -26,7 +25,6 @@ __all__ = [
     "deliver",
     "evaluation_run",
     "list_rows",
-    "log_evaluation",
     "promote",
     "record_experiment",
     "serve_page",

@@ -75,7 +75,6 @@ class MlflowStore:
         writers = {
             "start": self._start,
             "metrics": self._metrics,
-            "files": self._files,
             "tags": self._tags,
             "result": self._result,
             "end": self._end,
@@ -111,11 +110,6 @@ class MlflowStore:
         if event.payload.get("mirror", True):
             mirrored = {f"{event.stage}/{name}": value for name, value in numbers.items()}
             self.rows.add_metrics(self.rows.parent(experiment, event.time_ms), mirrored, step, event.time_ms)
-
-    def _files(self, event: Event, experiment: Experiment) -> None:
-        run_id = self.rows.run(experiment, event.stage, event.time_ms)
-        for path in event.files:
-            self.client.log_artifact(run_id, path, event.payload["folder"] or None)
 
     def _tags(self, event: Event, experiment: Experiment) -> None:
         self.rows.set_tags(self.rows.run(experiment, event.stage, event.time_ms), event.payload["tags"])

@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,12 +57,6 @@ class Run:
         """Numbers at one step."""
         flat = {clean_name(name): float(value) for name, value in numbers.items()}
         self._record("metrics", {"metrics": flat, "step": step})
-
-    def log_files(self, paths: Iterable[Path], folder: str = "") -> None:
-        """Files as artifacts of the run; one that does not exist is left out."""
-        files = present(paths)
-        if files:
-            self._record("files", {"folder": folder}, files)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tags of the run, for example the hash of the checkpoint it made."""
@@ -194,7 +188,7 @@ def evaluation_run(
     tags: Mapping[str, str] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Iterator[Run]:
-    """Track the evaluation while it runs, on the experiment's own row, which `log_evaluation` completes afterwards.
+    """Track the evaluation while it runs, on the experiment's own row, which `record_experiment` completes afterwards.
 
     Ends as `stage_run` does, but that the row of a whole evaluation stays open until then.
     """
@@ -202,29 +196,12 @@ def evaluation_run(
         yield run
 
 
-def log_evaluation(
-    project_root: Path,
-    parameters: Mapping[str, Any],
-    result: Result,
-    *,
-    tags: Mapping[str, str] | None = None,
-    environ: Mapping[str, str] = os.environ,
-) -> Row | None:
-    """Complete the experiment's row from what is on disk, all of it perhaps restored by DVC without a stage run.
-
-    A row that has this result is left as it is, so that a stage which DVC always runs can call it; where `dvc repro`
-    finds nothing to do, the row that has the result may be one of an earlier commit. Returns it, or None where the
-    result waits for the store.
-    """
-    with result_run(project_root, environ) as run:
-        return run.complete(parameters, result, tags or {})
-
-
 @contextmanager
 def result_run(project_root: Path, environ: Mapping[str, str] = os.environ) -> Iterator[Run]:
     """Read a result and `complete` its row while the block runs; the row of one that is cut short is FAILED.
 
-    By whatever it is cut short, as with `stage_run`. A row that is whole already stays so.
+    By whatever it is cut short, as with `stage_run`. A row that is whole already stays so, and one that has this result
+    is left as it is; where `dvc repro` finds nothing to do, that may be the row of an earlier commit.
     """
     run = _make_run(project_root, "", {}, environ)
     with ended_by_signals():
