@@ -115,7 +115,9 @@ def result(folder: Path) -> bytes:
     return (folder / "stage2.h5").read_bytes() + (folder / "history.csv").read_bytes()
 
 
-@pytest.mark.parametrize(("recipe", "kills"), [("seed", 3), ("default", 2)])
+@pytest.mark.parametrize(
+    ("recipe", "kills"), [("seed", 2), pytest.param("default", 3, marks=[pytest.mark.slow, pytest.mark.system])]
+)
 def test_a_training_killed_at_random_moments_ends_with_the_bytes_of_one_in_one_go(
     recipe: str, kills: int, tmp_path: Path
 ) -> None:
@@ -125,8 +127,9 @@ def test_a_training_killed_at_random_moments_ends_with_the_bytes_of_one_in_one_g
     assert train_in_a_process(whole, recipe) == 0
     there_are = int((whole / "moments").read_text())
     seed = int(os.environ.get(SEED_NAME) or secrets.randbits(32))
-    # one in each equal part: reads of images for training, validation and calibration, and every step of a save
-    bounds = np.linspace(1, there_are + 1, kills + 1).astype(int)
+    # one in each equal part: reads of images for training, validation and calibration, and every step of a save. The
+    # last twentieth is left out, because threads that read ahead make a few moments more or fewer in another run.
+    bounds = np.linspace(1, 0.95 * there_are, kills + 1).astype(int)
     moments = np.random.default_rng(seed).integers(bounds[:-1], bounds[1:]).tolist()
     told = f"killed at the moments {moments} of {there_are}; {SEED_NAME}={seed} draws them again"
     for moment in moments:

@@ -62,9 +62,9 @@ def run_experiments(project: Project) -> Experiments:
     project.done(*IN_TEMP)
     queued = project.done("dvc", "exp", "run", "--queue", "-S", f"lr={','.join(SWEPT)}")
     sweep = dict(zip(SWEPT, re.findall("Queued experiment '(.+)'", queued), strict=True))
-    _start_queue(project)  # works beside what follows
+    start_queue(project)  # works beside what follows
     project.done("dvc", "exp", "run", "-S", "stages.stage3.lr=0.0007")
-    status = _wait_for_queue(project, sweep.values())
+    status = wait_for_queue(project, sweep.values())
     shown = _shown(project)
     (workspace_name,) = set(shown) - {TEMP, *sweep.values()}
     return Experiments(project, kills, listed, workspace_name, sweep, shown, status, Rows(project))
@@ -118,7 +118,7 @@ def _seen(printed: str, project: Project) -> Killed:
     return Killed(printed, parent.info.run_id, {"": parent.info.status, **children})
 
 
-def _start_queue(project: Project) -> None:
+def start_queue(project: Project) -> None:
     """Start the workers; they stay behind the command, so that its output is no pipe to wait for."""
     quiet = subprocess.DEVNULL
     subprocess.run(
@@ -131,7 +131,8 @@ def _start_queue(project: Project) -> None:
     )
 
 
-def _wait_for_queue(project: Project, names: Collection[str]) -> str:
+def wait_for_queue(project: Project, names: Collection[str]) -> str:
+    """Wait until the workers have ended all of these, or long enough; returns what DVC says of its queue."""
     for _ in range(LONGEST_WAIT):
         if set(names) <= _kept(project):
             status = project.done("dvc", "queue", "status")

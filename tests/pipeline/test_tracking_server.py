@@ -19,6 +19,7 @@ from fakeface.cli import main
 from fakeface.errors import UserError
 from fakeface.tracking import record_experiment
 from fakeface.tracking.page import opened_store
+from pipeline.experiments import start_queue, wait_for_queue
 from pipeline.mlflow_rows import Row, Rows
 from pipeline.small_project import EPOCHS, Project, Reproduced
 from pipeline.tracking_server import TrackingServer, missing_part
@@ -209,3 +210,19 @@ def _model_files(rows: Rows, source: str, store: str) -> dict[str, str]:
     found = {path.relative_to(folder).as_posix(): sha256(path.read_bytes()).hexdigest() for path in files}
     assert {"artifacts/stage3.h5", "requirements.txt", "README.md"} <= set(found)
     return found
+
+
+def test_two_workers_of_a_queue_share_the_server(outage: Outage) -> None:
+    rates = {"shared-1": "0.002", "shared-2": "0.003"}
+    for name, rate in rates.items():
+        outage.project.done("dvc", "exp", "run", "--queue", "--name", name, "-S", f"stages.stage3.lr={rate}")
+    start_queue(outage.project)
+    status = wait_for_queue(outage.project, rates)
+    rows = Rows(outage.project, outage.server.uri())
+    for name, rate in rates.items():
+        row = rows.named(name)
+        assert {each.info.status for each in (row.run, *row.stages.values())} == {"FINISHED"}, status
+        assert row.stages["stage3"].data.params["lr"] == rate
+        assert len(rows.curve(row.run, "stage3/val_loss")) == EPOCHS
+        assert row.run.data.tags["fakeface.evaluated"] == "true"
+    assert not (outage.project.folder / "mlflow.db").exists()
