@@ -51,7 +51,10 @@ def evaluation_metrics(
     }
     report = reports[_FINAL]
     report["source_pairs"] = report.pop("pairs")
-    report["pairs"] = _pair_metrics(evaluation, pairs, _FINAL, resamples, seed)
+    of_pairs = {
+        stage: _pair_metrics(evaluation, pairs, stage, resamples if stage == _FINAL else 0, seed) for stage in STAGES
+    }
+    report["pairs"] = of_pairs[_FINAL]
     report["pairs_macro"] = _mean_of_pairs(report["pairs"])
     band = {name: getattr(final, name) for name in ("unsure_low", "unsure_high", "target_accuracy")}
     answered = coverage(heldout.labels, heldout.scores[_FINAL], final.threshold, final.unsure_low, final.unsure_high)
@@ -60,7 +63,7 @@ def evaluation_metrics(
         stage: _own_test_metrics(evaluation, stage, resamples, seed)
         | {"heldout": reports[stage]["generalization"]}
         | {name: reports[stage][name] for name in ("macro", "sources")}
-        | _stage_pairs(evaluation, pairs, stage)
+        | _stage_pairs(of_pairs[stage])
         for stage in STAGES
     }
     report["robustness"] = {row["perturbation"]: _cell(row) for row in robustness if row["set"] == MACRO}
@@ -76,17 +79,16 @@ def _cell(row: Mapping[str, Any]) -> dict[str, Any]:
 def _own_test_metrics(evaluation: Evaluation, stage: str, resamples: int, seed: int) -> dict[str, Any]:
     """Return a stage's own test part right after it, and after the last stage, so that forgetting shows."""
     own = evaluation.tests[stage]
-    found: dict[str, Any] = {}
-    for name, by in (("test", stage), ("test_after_last_stage", _FINAL)):
+    by_checkpoint: dict[str, dict[str, Any]] = {}
+    for by in {stage, _FINAL}:
         rows = own.labels, own.scores[by], evaluation.calibrations[by].threshold
         intervals = bootstrap_intervals(*rows, sources=own.sources.tolist(), resamples=resamples, seed=seed)
-        found[name] = binary_metrics(*rows) | {"interval": intervals}
-    return found
+        by_checkpoint[by] = binary_metrics(*rows) | {"interval": intervals}
+    return {"test": by_checkpoint[stage], "test_after_last_stage": by_checkpoint[_FINAL]}
 
 
-def _stage_pairs(evaluation: Evaluation, pairs: Mapping[str, Pair], stage: str) -> dict[str, Any]:
+def _stage_pairs(of_pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return balanced accuracy and ROC AUC of every pair with a stage's checkpoint, and their means."""
-    of_pairs = _pair_metrics(evaluation, pairs, stage, 0, 0)
     return {
         "pairs": {name: {key: row[key] for key in _PAIR_KEYS} for name, row in of_pairs.items()},
         "pairs_macro": _mean_of_pairs(of_pairs),
