@@ -11,6 +11,7 @@ TESTS = Path(__file__).parent
 LONGEST_FIRST = (
     "pipeline/test_experiments.py",
     "pipeline/test_repro.py",
+    "test_distribution.py",
     "test_training.py",
     "test_tracking.py",
     "test_interruption.py",

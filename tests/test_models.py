@@ -43,7 +43,7 @@ def test_the_seed_network_is_the_notebooks() -> None:
     assert model.output_shape == (None, 2)
 
 
-@pytest.mark.parametrize("name", ["seed", "residual"])
+@pytest.mark.parametrize("name", ["seed", "residual", "textured"])
 def test_a_network_gives_two_probabilities(name: str) -> None:
     scores = build_network(name, CHANNELS, 32, 0.9).predict_on_batch(IMAGES)
     assert scores.dtype == np.float32

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fakeface.texture import texture_counts
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -125,7 +127,25 @@ def _residual_unit(x: Any, width: int, momentum: float, name: str) -> Any:
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([y, x]))
 
 
+def _textured_features(images: Any, channels: Sequence[int], momentum: float) -> Any:
+    """Return `_residual_features` beside features of the picture's finest texture, whatever it shows."""
+    import tensorflow as tf
+    from tensorflow.keras import layers
+
+    shapes = _residual_features(images, channels, momentum)
+    texture = layers.BatchNormalization(momentum=momentum, dtype="float32", name="texture_norm")(texture_counts(images))
+    texture = layers.Dropout(0.1, name="texture_dropout")(texture)
+    texture = layers.Dense(512, activation="relu", name="texture_units")(texture)
+    texture = layers.Dropout(0.4, name="texture_units_dropout")(texture)
+    # In training one of the two, drawn by a coin, answers for an image alone, so that neither leaves the learning to
+    # the other; in use the answer is the mean of both
+    coin = layers.Dropout(0.5, name="coin")(tf.ones_like(texture[:, :1]))
+    kept = [shapes * coin, texture * (2.0 - coin)]
+    return layers.Concatenate(name="shapes_and_texture")(kept)
+
+
 NETWORKS: dict[str, Callable[[Any, Sequence[int], float], Any]] = {
     "seed": _seed_features,
     "residual": _residual_features,
+    "textured": _textured_features,
 }

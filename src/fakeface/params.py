@@ -66,7 +66,7 @@ class StageOverrides(_Section):
 class Recipe(_Section):
     """A network and the way it is trained."""
 
-    network: Literal["seed", "residual"]
+    network: Literal["seed", "residual", "textured"]
     channels: list[Positive]
     batch_size: Batch
     epochs: Mapping[str, Positive]
@@ -99,7 +99,7 @@ class Recipe(_Section):
         count = len(self.channels)
         if self.network == "seed" and count != 3:
             raise ValueError(f"channels needs 3 numbers, one for each convolution of the network seed, and has {count}")
-        if self.network == "residual" and count < 2:
+        if self.network != "seed" and count < 2:
             raise ValueError(f"channels needs 2 numbers or more, the first layer's and each unit's, and has {count}")
         return self
 
