@@ -98,4 +98,5 @@ def _alike() -> npt.NDArray[np.float32]:
     variants = rows, rows[::-1], _STEPS - 1 - rows, (_STEPS - 1 - rows)[::-1]
     least = np.min([np.ravel_multi_index(list(each), shape) for each in variants], axis=0)
     kinds, kind = np.unique(least, return_inverse=True)
-    return np.eye(len(kinds), dtype=np.float32)[kind]
+    indicator: npt.NDArray[np.float32] = np.eye(len(kinds), dtype=np.float32)[kind]
+    return indicator
