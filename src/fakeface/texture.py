@@ -75,12 +75,13 @@ def occurrences(numbers: Any, bins: int, on_gpu: bool | None = None) -> Any:
 
 def _residual_kernel() -> npt.NDArray[np.float32]:
     """Each of _TAPS on luminance, then on both chromas, in its steps: (3, 4, 3, 12)."""
-    kernel = [
+    kernel: list[npt.NDArray[np.float64]] = [
         np.multiply.outer(np.array(taps), colour) / (step if number == 0 else step / 2)
         for number, colour in enumerate(_TO_YCBCR)
         for taps, step in _TAPS
     ]
-    return np.stack(kernel, axis=-1).astype(np.float32)
+    together: npt.NDArray[np.float32] = np.stack(kernel, axis=-1).astype(np.float32)
+    return together
 
 
 def _numbering(shape: tuple[int, int]) -> list[npt.NDArray[np.float32]]:
