@@ -75,4 +75,4 @@ def _counts(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 if __name__ == "__main__":
     with one_sentence_errors():
-        main(standalone_mode=False)
+        main()
