@@ -23,7 +23,7 @@ _IMAGES = click.option("--images", type=click.IntRange(64), default=128, show_de
 
 @part("recipes", DATA, ROUNDS, _IMAGES)
 def main(data: Path, rounds: int, images: int) -> list[Row]:
-    """Processor time of the default recipe and the seed's: trained images by params.yaml on this folder's split × a training step's cost."""
+    """Processor time of the default recipe and the seed's: images trained by params.yaml × a training step's cost."""
     with faces(data, 1024) as laid_out:
         jobs = {recipe: Job(ours.train, (laid_out.store, recipe, images)) for recipe in RECIPES}
         speeds = take_turns(jobs, rounds)
