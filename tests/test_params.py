@@ -75,6 +75,7 @@ def test_the_notebooks_settings_are_the_defaults() -> None:
         ),
         ("channels: [16, 32, 64, 128, 192]", "channels: [16]", "needs 2 numbers or more"),
         ("channels: [16, 32, 64, 128, 192]", "channels: [16, 0]", "channels.1 is 0"),
+        ("      passes: 4 ", "      passes: 0 ", "texture.passes is 0"),
         ("image_size: 128", "image_size: [128", "not valid YAML"),
     ],
 )
@@ -114,7 +115,7 @@ def test_an_experiment_sets_a_step_of_one_stage_and_of_no_other(tmp_path: Path) 
     apply_overrides(path, ["recipes.default.augmentation.stage1.jpeg.probability=0.75"])
     recipe = load_params(path).recipes["default"]
     chances = {stage: recipe.augmentation[stage]["jpeg"]["probability"] for stage in STAGES}
-    assert chances == {"stage1": 0.75, "stage2": 0.3, "stage3": 0.3}
+    assert chances == {"stage1": 0.75, "stage2": 0.15, "stage3": 0.15}
 
 
 def test_an_experiment_logs_only_the_recipe_it_used() -> None:

@@ -52,7 +52,10 @@ def faces(count: int, seed: int, sources: tuple[str, str] = ("camera", "generato
 
 def small_params(**changes: object) -> Params:
     params = load_params(PROJECT / "params.yaml")
-    narrow = params.recipes["default"].model_copy(update={"channels": list(CHANNELS)})
+    recipe = params.recipes["default"]
+    assert recipe.texture is not None
+    texture = recipe.texture.model_copy(update={"units": 8, "copies": 1, "passes": 1})
+    narrow = recipe.model_copy(update={"channels": list(CHANNELS), "texture": texture})
     return params.model_copy(
         update={
             "recipes": {**params.recipes, "default": narrow},
@@ -212,6 +215,16 @@ def test_another_networks_checkpoint_is_refused(
         train_stage(params, "stage2", stores, tmp_path / "stage1.h5", "float32")
 
 
+def test_a_checkpoint_with_another_layer_on_the_texture_is_refused(
+    first_stage: TrainedStage, stores: dict[str, Store], tmp_path: Path
+) -> None:
+    save_checkpoint(first_stage.model, first_stage.facts, tmp_path / "stage1.h5")
+    params = small_params()
+    without = {"default": params.recipes["default"].model_copy(update={"texture": None})}
+    with pytest.raises(UserError, match=r"32 pixels with 8 units on the texture, and .* for 32 pixels; run"):
+        train_stage(params.model_copy(update={"recipes": without}), "stage2", stores, tmp_path / "stage1.h5", "float32")
+
+
 def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[str, Store], tmp_path: Path) -> None:
     params = small_params(lr=1.0, recipe="seed")
     from fakeface.models import build_network
@@ -232,11 +245,13 @@ def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[st
 @contextmanager
 def negated_logits(model: Any) -> Iterator[None]:
     """Have the network answer the opposite."""
-    logits = model.get_layer("logits")
-    weights = logits.get_weights()
-    logits.set_weights([-each for each in weights])
+    layers = [model.get_layer(name) for name in ("logits", "texture_logits")]
+    weights = [layer.get_weights() for layer in layers]
+    for layer, of_layer in zip(layers, weights, strict=True):
+        layer.set_weights([-each for each in of_layer])
     yield
-    logits.set_weights(weights)
+    for layer, of_layer in zip(layers, weights, strict=True):
+        layer.set_weights(of_layer)
 
 
 def test_every_checkpoint_is_scored_on_every_set(

@@ -36,6 +36,7 @@ class CheckpointFacts:
     note: str | None
     calibration: Calibration
     reencoding: Reencoding | None = None  # what the images it learned from went through, and every other has to
+    texture_units: int = 0  # of the layer on texture_counts; 0: there is none
 
 
 def save_checkpoint(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -> None:
@@ -114,7 +115,7 @@ def each_detector(paths: Iterable[Path]) -> Iterator[tuple[tf.keras.Model, Check
     built: dict[tuple[object, ...], tuple[tf.keras.Model, tf.keras.Model]] = {}
     for path in paths:
         facts = read_facts(path)
-        kind = (facts.network, facts.channels, facts.image_size, facts.batch_norm_momentum, facts.mirrored_view)
+        kind = (*_build(facts), facts.mirrored_view)
         if kind not in built:
             network = _built(facts)
             built[kind] = network, with_mirrored_view(network) if facts.mirrored_view else network
@@ -138,7 +139,11 @@ def load_checkpoint(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:
 def _built(facts: CheckpointFacts) -> tf.keras.Model:
     from fakeface.models import build_network
 
-    return build_network(facts.network, facts.channels, facts.image_size, facts.batch_norm_momentum)
+    return build_network(*_build(facts))
+
+
+def _build(facts: CheckpointFacts) -> tuple[str, tuple[int, ...], int, float, int]:
+    return facts.network, facts.channels, facts.image_size, facts.batch_norm_momentum, facts.texture_units
 
 
 def _load_weights(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -> None:

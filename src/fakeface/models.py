@@ -12,41 +12,71 @@ from fakeface.texture import texture_counts
 if TYPE_CHECKING:
     import tensorflow as tf
 
+TEXTURE_UNITS, TEXTURE_LOGITS = "texture_units", "texture_logits"  # layers that fit_texture fills
+_SHAPES = "logits"
 
-def build_network(name: str, channels: Sequence[int], image_size: int, batch_norm_momentum: float) -> tf.keras.Model:
+
+def build_network(
+    name: str, channels: Sequence[int], image_size: int, batch_norm_momentum: float, texture_units: int = 0
+) -> tf.keras.Model:
     """Build a network by name with fresh weights; `channels` are those of its convolutions.
 
-    Input: (batch, image_size, image_size, 3), RGB in 0..255. Output: (batch, 2) float32, P(real) and P(fake).
+    Input: (batch, image_size, image_size, 3), RGB in 0..255. Output: (batch, 2) float32, P(real) and P(fake). With
+    `texture_units`, a layer of as many units on `texture_counts` adds its logits, zero before `fit_texture`.
 
     Raises:
         KeyError: the name is not in NETWORKS.
     """
     import tensorflow as tf
+    from tensorflow.keras import layers
 
     # Dropout then draws from a generator whose state can be set, so that an interrupted training can go on.
     tf.keras.backend.experimental.enable_tf_random_generator()
     tf.keras.backend.clear_session()  # equal layer names, so equal bytes of a checkpoint, however often it is called
     images = tf.keras.Input((image_size, image_size, 3), name="images", dtype="float32")
-    features = NETWORKS[name](images, channels, batch_norm_momentum)
-    logits = tf.keras.layers.Dense(2, name="logits")(features)
-    # float32 whatever the precision policy: probabilities near 0 and 1 need it
-    probabilities = tf.keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
-    return tf.keras.Model(images, probabilities, name=name)
+    logits = layers.Dense(2, name=_SHAPES)(NETWORKS[name](images, channels, batch_norm_momentum))
+    if texture_units:
+        units = layers.Dense(texture_units, activation="relu", dtype="float32", name=TEXTURE_UNITS)
+        answer = layers.Dense(2, kernel_initializer="zeros", dtype="float32", name=TEXTURE_LOGITS)
+        logits = layers.Add(dtype="float32", name="sum_of_logits")([logits, answer(units(texture_counts(images)))])
+    return _answering(images, logits, name)
+
+
+def shapes_alone(network: tf.keras.Model) -> tf.keras.Model:
+    """Return what `network` is without a layer on the texture: what learns step by step. The weights are shared."""
+    return _answering(network.input, network.get_layer(_SHAPES).output, f"{network.name}_shapes")
+
+
+def texture_alone(network: tf.keras.Model) -> tf.keras.Model:
+    """Return what `network` says of the texture alone. The weights are shared."""
+    return _answering(network.input, network.get_layer(TEXTURE_LOGITS).output, f"{network.name}_texture")
 
 
 def with_mirrored_view(network: tf.keras.Model) -> tf.keras.Model:
     """Return a network of the same weights that answers for an image and its mirror image together.
 
-    The mean of the two views' logits goes into the softmax; input and output are as in `build_network`.
+    The mean of the two views' logits goes into the softmax; input and output are as in `build_network`. The texture,
+    which is the same in the mirror, is counted once.
     """
     import tensorflow as tf
+    from tensorflow.keras import layers
 
     images = tf.keras.Input(network.input_shape[1:], name="images", dtype="float32")
-    to_logits = tf.keras.Model(network.input, network.get_layer("logits").output, name=f"{network.name}_logits")
+    to_logits = tf.keras.Model(network.input, network.get_layer(_SHAPES).output, name=f"{network.name}_logits")
     views = [to_logits(images), to_logits(tf.reverse(images, axis=[2]))]
-    logits = tf.keras.layers.Average(name="mean_logits", dtype="float32")(views)
+    logits = layers.Average(name="mean_logits", dtype="float32")(views)
+    if TEXTURE_LOGITS in {layer.name for layer in network.layers}:
+        to_texture = tf.keras.Model(network.input, network.get_layer(TEXTURE_LOGITS).output, name="texture")
+        logits = layers.Add(dtype="float32", name="sum_of_logits")([logits, to_texture(images)])
+    return _answering(images, logits, f"{network.name}_both_views")
+
+
+def _answering(images: Any, logits: Any, name: str) -> tf.keras.Model:
+    import tensorflow as tf
+
+    # float32 whatever the precision policy: probabilities near 0 and 1 need it
     probabilities = tf.keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
-    return tf.keras.Model(images, probabilities, name=f"{network.name}_both_views")
+    return tf.keras.Model(images, probabilities, name=name)
 
 
 def _seed_features(images: Any, channels: Sequence[int], momentum: float) -> Any:
@@ -127,25 +157,7 @@ def _residual_unit(x: Any, width: int, momentum: float, name: str) -> Any:
     return layers.ReLU(name=f"{name}_relu")(layers.Add(name=f"{name}_add")([y, x]))
 
 
-def _textured_features(images: Any, channels: Sequence[int], momentum: float) -> Any:
-    """Return `_residual_features` beside features of the picture's finest texture, whatever it shows."""
-    import tensorflow as tf
-    from tensorflow.keras import layers
-
-    shapes = _residual_features(images, channels, momentum)
-    texture = layers.BatchNormalization(momentum=momentum, dtype="float32", name="texture_norm")(texture_counts(images))
-    texture = layers.Dropout(0.1, name="texture_dropout")(texture)
-    texture = layers.Dense(512, activation="relu", name="texture_units")(texture)
-    texture = layers.Dropout(0.4, name="texture_units_dropout")(texture)
-    # In training one of the two, drawn by a coin, answers for an image alone, so that neither leaves the learning to
-    # the other; in use the answer is the mean of both
-    coin = layers.Dropout(0.5, name="coin")(tf.ones_like(texture[:, :1]))
-    kept = [shapes * coin, texture * (2.0 - coin)]
-    return layers.Concatenate(name="shapes_and_texture")(kept)
-
-
 NETWORKS: dict[str, Callable[[Any, Sequence[int], float], Any]] = {
     "seed": _seed_features,
     "residual": _residual_features,
-    "textured": _textured_features,
 }

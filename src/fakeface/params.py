@@ -63,10 +63,19 @@ class StageOverrides(_Section):
     validation_steps: Positive | None = None
 
 
+class Texture(_Section):
+    """A layer on counts of the finest texture, and how it is trained beside the network."""
+
+    units: Positive
+    copies: Positive
+    at_most: Positive
+    passes: Positive
+
+
 class Recipe(_Section):
     """A network and the way it is trained."""
 
-    network: Literal["seed", "residual", "textured"]
+    network: Literal["seed", "residual"]
     channels: list[Positive]
     batch_size: Batch
     epochs: Mapping[str, Positive]
@@ -77,6 +86,7 @@ class Recipe(_Section):
     balance: Literal["none", "source"]
     mirrored_view: bool
     calibrate: bool
+    texture: Texture | None
     augmentation: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
     @model_validator(mode="after")
@@ -291,6 +301,10 @@ class StageSettings(_Section):
     batch_size: int
     steps_per_epoch: int | None
     validation_steps: int | None
+
+    def steps(self, images: int) -> int:
+        """Return the steps of an epoch over so many training images."""
+        return self.steps_per_epoch or max(1, images // self.batch_size)
 
 
 class Params(_Section):

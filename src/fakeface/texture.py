@@ -1,8 +1,10 @@
-"""How often four residuals stand in a row: what the finest texture of a picture is like, whatever the picture shows.
+"""How often residuals stand together as they do: what the finest texture of a picture is like, whatever it shows.
 
-These are submodels of the rich models of Fridrich and Kodovský (IEEE Transactions on Information Forensics and Security
-7(3), 2012, 868-882), which were made to find what a steganographer changes in a photograph. They are written as layers
-with fixed weights and plain operations of TensorFlow, so that a saved network needs no code of ours.
+Counted are four residuals in a row, submodels of the rich models of Fridrich and Kodovský (IEEE Transactions on
+Information Forensics and Security 7(3), 2012, 868-882), and the three colours' residuals at one place, as in the colour
+rich models of Goljan, Fridrich and Cogranne (IEEE WIFS 2014): both were made to find what a steganographer changes in a
+photograph. They are written as layers with fixed weights and plain operations of TensorFlow, so that a saved network
+needs no code of ours.
 """
 
 from __future__ import annotations
@@ -12,11 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-FEATURES = 2028  # 12 kinds of residual, and 169 kinds of four in a row of each
-_FARTHEST = 2  # steps; a residual beyond is counted as this one
-_STEPS = 2 * _FARTHEST + 1
-_IN_A_ROW = 4
-_ROWS = _STEPS**_IN_A_ROW
+FEATURES = 2716  # of 12 kinds of residual 169 kinds of four in a row, and of 4 kinds 172 kinds of three colours
 _TO_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # JFIF
 # Taps over 3 rows and 4 columns: what a neighbour, the line and the parabola through neighbours, and the 3×3 square
 # leave unexplained of a pixel; and the step that it is counted in, in grey levels (half of it for chroma)
@@ -26,33 +24,60 @@ _TAPS = (
     (((0, 0, 0, 0), (-1, 3, -3, 1), (0, 0, 0, 0)), 3.0),
     (((-0.25, 0.5, -0.25, 0), (0.5, -1, 0.5, 0), (-0.25, 0.5, -0.25, 0)), 1.0),
 )
-_KINDS = len(_TAPS) * len(_TO_YCBCR)
+_COLOURS = 3
+_KINDS = len(_TAPS) * _COLOURS
+# Residuals that stand together, and how many steps off zero one is told apart; one beyond is counted as the farthest
+_ROW, _ROW_FARTHEST = 4, 2
+_TRIPLE, _TRIPLE_FARTHEST = _COLOURS, 3
 
 
 def texture_counts(images: Any) -> Any:
-    """Return roots of the counts of each kind of row, float32 (batch, FEATURES), of images (batch, S, S, 3) in 0..255.
+    """Return roots of the counts of each kind, float32 (batch, FEATURES), of images (batch, S, S, 3) in 0..255.
 
-    Rows to the right and downwards are counted together, and so are a row, its mirror image and its negative. The root
-    of a count has about the same noise, whatever the count is.
+    Taps and rows lie along the picture's lines and, counted together with these, along its columns. A row, its mirror
+    image and its negative are of one kind, and so are three colours and their negative. The root of a count has about
+    the same noise, whatever the count is.
     """
     import tensorflow as tf
     from tensorflow.keras import layers
 
     fixed: dict[str, Any] = {"trainable": False, "dtype": "float32"}  # float32 whatever the precision policy
-    residuals = layers.Conv2D(_KINDS, (3, 4), use_bias=False, name="texture_residuals", **fixed)
-    steps = tf.clip_by_value(tf.round(residuals(images)), -float(_FARTHEST), float(_FARTHEST))
+    residuals = layers.Conv2D(2 * _KINDS, (3, 4), use_bias=False, name="texture_residuals", **fixed)
+    rows = layers.DepthwiseConv2D((1, _ROW), name="texture_rows", **fixed)
+    triples = layers.Conv2D(len(_TAPS), 1, name="texture_triples", **fixed)
+    counts_of_rows, counts_of_triples = [], []
+    for view in (images, tf.transpose(images, (0, 2, 1, 3))):
+        found = residuals(view)
+        of_rows, of_triples = _steps(found[..., :_KINDS], _ROW_FARTHEST), _steps(found[..., _KINDS:], _TRIPLE_FARTHEST)
+        counts_of_rows.append(_counted(rows(of_rows), _KINDS * _arrangements(_ROW, _ROW_FARTHEST)))
+        counts_of_triples.append(_counted(triples(of_triples), len(_TAPS) * _arrangements(_TRIPLE, _TRIPLE_FARTHEST)))
     residuals.set_weights([_residual_kernel()])
-    counts = []
-    for name, shape in (("right", (1, _IN_A_ROW)), ("down", (_IN_A_ROW, 1))):
-        numbers = layers.DepthwiseConv2D(shape, name=f"texture_{name}", **fixed)
-        rows = tf.cast(numbers(steps), tf.int32)
-        numbers.set_weights(_numbering(shape))
-        counts.append(occurrences(tf.reshape(rows, (-1, int(np.prod(rows.shape[1:])))), _KINDS * _ROWS))
-    alike = _alike()
-    together = layers.Dense(alike.shape[1], use_bias=False, name="texture_alike", **fixed)
-    summed = together(tf.reshape(tf.add_n(counts), (-1, _KINDS, _ROWS)))
-    together.set_weights([alike])
-    return tf.sqrt(tf.reshape(summed, (-1, FEATURES)))
+    rows.set_weights(_row_numbering())
+    triples.set_weights(_triple_numbering())
+    kinds = []
+    for name, counts, residuals_counted, alike in (
+        ("texture_rows_alike", counts_of_rows, _KINDS, _alike(_ROW, _ROW_FARTHEST, mirrored=True)),
+        ("texture_triples_alike", counts_of_triples, len(_TAPS), _alike(_TRIPLE, _TRIPLE_FARTHEST, mirrored=False)),
+    ):
+        together = layers.Dense(alike.shape[1], use_bias=False, name=name, **fixed)
+        summed = together(tf.reshape(tf.add_n(counts), (-1, residuals_counted, len(alike))))
+        together.set_weights([alike])
+        kinds.append(tf.reshape(summed, (-1, residuals_counted * alike.shape[1])))
+    return tf.sqrt(tf.concat(kinds, axis=-1))
+
+
+def _steps(residuals: Any, farthest: int) -> Any:
+    import tensorflow as tf
+
+    return tf.clip_by_value(tf.round(residuals), -float(farthest), float(farthest))
+
+
+def _counted(numbers: Any, bins: int) -> Any:
+    """Count the numbers (batch, rows, columns, kinds) of each picture."""
+    import tensorflow as tf
+
+    whole = tf.cast(numbers, tf.int32)
+    return occurrences(tf.reshape(whole, (-1, int(np.prod(whole.shape[1:])))), bins)
 
 
 def occurrences(numbers: Any, bins: int, on_gpu: bool | None = None) -> Any:
@@ -73,30 +98,44 @@ def occurrences(numbers: Any, bins: int, on_gpu: bool | None = None) -> Any:
     return tf.reshape(counted, (-1, bins))
 
 
+def _arrangements(places: int, farthest: int) -> int:
+    return int((2 * farthest + 1) ** places)
+
+
 def _residual_kernel() -> npt.NDArray[np.float32]:
-    """Each of _TAPS on luminance, then on both chromas, in its steps: (3, 4, 3, 12)."""
-    kernel: list[npt.NDArray[np.float64]] = [
+    """Each of _TAPS on luminance, on both chromas, and then on red, green and blue, in its steps: (3, 4, 3, 24)."""
+    converted = [
         np.multiply.outer(np.array(taps), colour) / (step if number == 0 else step / 2)
         for number, colour in enumerate(_TO_YCBCR)
         for taps, step in _TAPS
     ]
-    together: npt.NDArray[np.float32] = np.stack(kernel, axis=-1).astype(np.float32)
-    return together
+    plain = [np.multiply.outer(np.array(taps), colour) / step for taps, step in _TAPS for colour in np.eye(_COLOURS)]
+    kernel: npt.NDArray[np.float32] = np.stack([*converted, *plain], axis=-1).astype(np.float32)
+    return kernel
 
 
-def _numbering(shape: tuple[int, int]) -> list[npt.NDArray[np.float32]]:
+def _row_numbering() -> list[npt.NDArray[np.float32]]:
     """Weights that read four steps as digits, and a first number for each kind of residual."""
-    digits = _STEPS ** np.arange(_IN_A_ROW)[::-1]
-    weights = np.broadcast_to(digits[:, None], (_IN_A_ROW, _KINDS)).reshape(*shape, _KINDS, 1)
-    first = np.arange(_KINDS) * _ROWS + _FARTHEST * digits.sum()
+    digits = (2 * _ROW_FARTHEST + 1) ** np.arange(_ROW)[::-1]
+    weights = np.broadcast_to(digits[:, None], (_ROW, _KINDS)).reshape(1, _ROW, _KINDS, 1)
+    first = np.arange(_KINDS) * _arrangements(_ROW, _ROW_FARTHEST) + _ROW_FARTHEST * digits.sum()
     return [weights.astype(np.float32), first.astype(np.float32)]
 
 
-def _alike() -> npt.NDArray[np.float32]:
-    """One where a row (first axis, 625) counts as a kind (second axis, 169): rows alike but for mirror and sign."""
-    shape = (_STEPS,) * _IN_A_ROW
-    rows = np.stack(np.unravel_index(np.arange(_ROWS), shape))
-    variants = rows, rows[::-1], _STEPS - 1 - rows, (_STEPS - 1 - rows)[::-1]
+def _triple_numbering() -> list[npt.NDArray[np.float32]]:
+    """Weights that read one tap's steps in red, green and blue as digits, and a first number for each tap."""
+    digits = (2 * _TRIPLE_FARTHEST + 1) ** np.arange(_TRIPLE)[::-1]
+    weights = np.kron(np.eye(len(_TAPS)), digits[:, None])[None, None]
+    first = np.arange(len(_TAPS)) * _arrangements(_TRIPLE, _TRIPLE_FARTHEST) + _TRIPLE_FARTHEST * digits.sum()
+    return [weights.astype(np.float32), first.astype(np.float32)]
+
+
+def _alike(places: int, farthest: int, mirrored: bool) -> npt.NDArray[np.float32]:
+    """One where an arrangement (first axis) is of a kind (second axis): alike but for sign and perhaps mirroring."""
+    shape = (2 * farthest + 1,) * places
+    steps = np.stack(np.unravel_index(np.arange(_arrangements(places, farthest)), shape))
+    negative = 2 * farthest - steps
+    variants = [steps, negative, *([steps[::-1], negative[::-1]] if mirrored else [])]
     least = np.min([np.ravel_multi_index(list(each), shape) for each in variants], axis=0)
     kinds, kind = np.unique(least, return_inverse=True)
     indicator: npt.NDArray[np.float32] = np.eye(len(kinds), dtype=np.float32)[kind]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from fakeface.distribution import Distribution, Replicas
+    from fakeface.texture_training import TextureFit
     from fakeface.training_callbacks import EpochListener, Reporter
 
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr")
@@ -67,7 +68,7 @@ def fit_stage(
     from fakeface.training_callbacks import Reporter, Stopper
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
-    steps = settings.steps_per_epoch or max(1, len(training) // settings.batch_size)
+    steps = settings.steps(len(training))
     compiled = partial(
         compile_for_training,
         schedule=recipe.schedule,
@@ -222,6 +223,7 @@ class TrainedStage:
     model: tf.keras.Model
     facts: CheckpointFacts
     fit: FitResult
+    texture: TextureFit | None
     validation: dict[str, Any]
 
 
@@ -244,17 +246,20 @@ def train_stage(
         UserError: a bad checkpoint, a loss that is no longer a number, or another machine is gone.
     """
     from fakeface.checkpoints import load_checkpoint
-    from fakeface.models import build_network, with_mirrored_view
+    from fakeface.models import build_network, shapes_alone, with_mirrored_view
+    from fakeface.texture_training import fit_texture
 
     recipe = params.chosen_recipe()
     seen = _seen(params, stage, stores)
     if previous is None:
-        model = build_network(recipe.network, recipe.channels, params.image_size, recipe.batch_norm_momentum)
+        model = build_network(*_build(params))
     else:
         model, facts = load_checkpoint(previous)
         _refuse_another_network(previous, facts, params)
-    validation = pool_of(seen, "valid")
-    fit = fit_stage(model, params, stage, pool_of(seen, "train"), validation, listeners, saved, distribution)
+    training, validation = pool_of(seen, "train"), pool_of(seen, "valid")
+    learning = shapes_alone(model) if recipe.texture else model
+    fit = fit_stage(learning, params, stage, training, validation, listeners, saved, distribution)
+    texture = fit_texture(model, params, stage, training, validation) if recipe.texture else None
     scorer = with_mirrored_view(model) if recipe.mirrored_view else model
     scores = score_pool(scorer, validation, params.validation_batch_size, "validation images")
     calibration = _calibration(validation, scores) if recipe.calibrate else Calibration()
@@ -270,8 +275,10 @@ def train_stage(
         note=stores[stage].note,
         reencoding=stores[stage].reencoding,
         calibration=calibration,
+        texture_units=recipe.texture.units if recipe.texture else 0,
     )
-    return TrainedStage(model, facts, fit, validation_metrics(validation, calibration.apply(scores), calibration))
+    metrics = validation_metrics(validation, calibration.apply(scores), calibration)
+    return TrainedStage(model, facts, fit, texture, metrics)
 
 
 def help_train_stage(params: Params, stage: str, stores: Mapping[str, Store], distribution: Distribution) -> None:
@@ -280,10 +287,12 @@ def help_train_stage(params: Params, stage: str, stores: Mapping[str, Store], di
     Raises:
         UserError: as fit_stage.
     """
-    from fakeface.models import build_network
+    from fakeface.models import build_network, shapes_alone
 
-    recipe, seen = params.chosen_recipe(), _seen(params, stage, stores)
-    model = build_network(recipe.network, recipe.channels, params.image_size, recipe.batch_norm_momentum)
+    seen = _seen(params, stage, stores)
+    model = build_network(*_build(params))
+    if params.chosen_recipe().texture:
+        model = shapes_alone(model)
     pools = pool_of(seen, "train"), pool_of(seen, "valid")
     fit_stage(model, params, stage, *pools, distribution=distribution)
 
@@ -294,10 +303,17 @@ def _seen(params: Params, stage: str, stores: Mapping[str, Store]) -> list[Store
     return [stores[name] for name in replayed]
 
 
-def _refuse_another_network(path: Path, facts: CheckpointFacts, params: Params) -> None:
+def _build(params: Params) -> tuple[str, Sequence[int], int, float, int]:
+    """Return the arguments of `build_network` for the chosen recipe."""
     recipe = params.chosen_recipe()
-    found = _network_in_words(facts.network, facts.channels, facts.image_size)
-    wanted = _network_in_words(recipe.network, recipe.channels, params.image_size)
+    units = recipe.texture.units if recipe.texture else 0
+    return recipe.network, recipe.channels, params.image_size, recipe.batch_norm_momentum, units
+
+
+def _refuse_another_network(path: Path, facts: CheckpointFacts, params: Params) -> None:
+    name, channels, image_size, _, units = _build(params)
+    found = _network_in_words(facts.network, facts.channels, facts.image_size, facts.texture_units)
+    wanted = _network_in_words(name, channels, image_size, units)
     if found != wanted:
         raise UserError(
             f"{path} holds the network {found}, and params.yaml asks for {wanted}; "
@@ -305,8 +321,9 @@ def _refuse_another_network(path: Path, facts: CheckpointFacts, params: Params) 
         )
 
 
-def _network_in_words(name: str, channels: Sequence[int], image_size: int) -> str:
-    return f"'{name}' of {', '.join(map(str, channels))} channels for {image_size} pixels"
+def _network_in_words(name: str, channels: Sequence[int], image_size: int, texture_units: int) -> str:
+    texture = f" with {texture_units} units on the texture" if texture_units else ""
+    return f"'{name}' of {', '.join(map(str, channels))} channels for {image_size} pixels{texture}"
 
 
 def _calibration(validation: ImagePool, scores: Scores) -> Calibration:

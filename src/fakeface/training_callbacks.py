@@ -126,11 +126,16 @@ class RandomLayers(tf.keras.callbacks.Callback):  # type: ignore[misc]
         self.seed = seed
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        for layer in self.model.submodules:
-            generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
-            if generator is not None:
-                text = f"{self.seed} {epoch} {layer.name}"
-                generator.reset_from_seed(int(hashlib.sha256(text.encode()).hexdigest()[:8], 16))
+        draw_anew(self.model, self.seed, epoch)
+
+
+def draw_anew(model: tf.keras.Model, seed: int, epoch: int) -> None:
+    """Set the generators of dropout and its like to a state that depends on seed, epoch and layer alone."""
+    for layer in model.submodules:
+        generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
+        if generator is not None:
+            text = f"{seed} {epoch} {layer.name}"
+            generator.reset_from_seed(int(hashlib.sha256(text.encode()).hexdigest()[:8], 16))
 
 
 class Gatherer(tf.keras.callbacks.Callback):  # type: ignore[misc]

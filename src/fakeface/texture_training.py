@@ -1,0 +1,185 @@
+"""Learn what the finest texture says of an image: a small layer on counts that are kept, for many passes over them.
+
+A network that learns step by step sees an image once an epoch, which is too seldom for this layer
+(docs/generalization.md, sixth series); from counts that are kept it learns thousands of times a second.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fakeface.calibration import fit_slopes_and_bias, logit
+from fakeface.errors import UserError
+from fakeface.inputs import ImagePool, training_dataset
+from fakeface.params import Params
+from fakeface.progress import progress
+from fakeface.scoring import Scores, score_pool
+from fakeface.stopping import stops_between_steps
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from fakeface.params import Texture
+
+Counts = npt.NDArray[np.float32]
+_LEAST_SPREAD = 0.5  # of the root of a count that varies by chance alone (Poisson); also of one that never varied here
+
+
+@dataclass(frozen=True)
+class TextureFit:
+    """Raw scores (N,) of the validation images by each half alone, and how long all of it took."""
+
+    shapes: Scores
+    texture: Scores
+    seconds: float
+
+
+def fit_texture(
+    network: tf.keras.Model, params: Params, stage: str, training: ImagePool, validation: ImagePool
+) -> TextureFit:
+    """Fill the layers of `network` on `texture_counts`, from counts of augmented images of `training`.
+
+    How much they add to the other half's logits is fitted on `validation`, as a calibration is.
+
+    Raises:
+        UserError: the loss is no longer a finite number.
+        KeyboardInterrupt, SystemExit: asked for by a signal; raised between two steps.
+    """
+    from fakeface.models import TEXTURE_LOGITS, TEXTURE_UNITS
+
+    chosen = params.chosen_recipe().texture
+    assert chosen is not None
+    began = time.perf_counter()
+    try:
+        with stops_between_steps() as stop_if_asked:
+            counts, labels = kept_counts(network, params, stage, training, chosen, stop_if_asked)
+            middle, spread = _standardised(counts)
+            kernel, bias, *answer = _learned(counts, labels, params, stage, chosen, stop_if_asked)
+    except (KeyboardInterrupt, SystemExit):
+        print(f"{stage}: stopped while it learned the texture; the epochs before it are kept.", file=sys.stderr)
+        raise
+    folded = kernel / spread[:, None]
+    network.get_layer(TEXTURE_UNITS).set_weights([folded, bias - middle @ folded])
+    network.get_layer(TEXTURE_LOGITS).set_weights(answer)
+    shapes, texture = _weighed(network, params, validation)
+    return TextureFit(shapes, texture, time.perf_counter() - began)
+
+
+def kept_counts(
+    network: tf.keras.Model,
+    params: Params,
+    stage: str,
+    training: ImagePool,
+    chosen: Texture,
+    stop_if_asked: Callable[[], None] = lambda: None,
+) -> tuple[Counts, npt.NDArray[np.uint8]]:
+    """Return `texture_counts` (N, FEATURES) and labels (N,) of the batches that the first epochs of a stage draw."""
+    import tensorflow as tf
+
+    from fakeface.augment import build_augmentation
+    from fakeface.models import TEXTURE_UNITS
+
+    recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
+    size, steps = settings.batch_size, settings.steps(len(training))
+    batches = max(1, min(chosen.copies * steps, chosen.at_most // size))
+    augment = build_augmentation(recipe.augmentation_steps(stage), params.seed)
+    drawn = training_dataset(training, augment, size, steps, range(chosen.copies), recipe.balance, params.seed)
+    counting = tf.keras.Model(network.input, network.get_layer(TEXTURE_UNITS).input)
+    counts = np.empty((batches * size, counting.output_shape[1]), np.float32)
+    labels = np.empty(len(counts), np.uint8)
+    with progress(f"{stage}: counting textures", len(counts)) as advance:
+        for start, (images, of_images) in zip(range(0, len(counts), size), drawn, strict=False):
+            counts[start : start + size] = counting.predict_on_batch(images)
+            labels[start : start + size] = of_images
+            advance(size)
+            stop_if_asked()
+    return counts, labels
+
+
+def _standardised(counts: Counts) -> tuple[Counts, Counts]:
+    """Take each kind's mean off in place and divide by its spread; returns both, (FEATURES,) each."""
+    middle, spread = counts.mean(axis=0), np.maximum(counts.std(axis=0), np.float32(_LEAST_SPREAD))
+    counts -= middle
+    counts /= spread
+    return middle, spread
+
+
+def _learned(
+    counts: Counts,
+    labels: npt.NDArray[np.uint8],
+    params: Params,
+    stage: str,
+    chosen: Texture,
+    stop_if_asked: Callable[[], None],
+) -> list[Counts]:
+    """Return kernel and bias of the units, and of the answer, learned from standardised counts."""
+    from fakeface.training_callbacks import draw_anew
+
+    size, lr = params.stage_settings(stage).batch_size, params.stage_settings(stage).lr
+    steps = max(1, len(labels) // size)
+    layers = _layers(counts.shape[1], chosen.units, params.seed, lr, steps * chosen.passes)
+    order = np.random.default_rng(params.seed)
+    with progress(f"{stage}: texture's training steps", steps * chosen.passes) as advance:
+        for number in range(chosen.passes):
+            draw_anew(layers, params.seed, number)
+            losses = []
+            for batch in np.array_split(order.permutation(len(labels)), steps):
+                losses.append(layers.train_on_batch(counts[batch], labels[batch]))
+                advance(1)
+                stop_if_asked()
+            if not math.isfinite(losses[-1]):
+                raise UserError(
+                    f"{stage}: the loss of the texture's layer is {losses[-1]} at learning rate {lr:g}; choose a "
+                    f"smaller rate, for example -S stages.{stage}.lr={lr / 10:g}."
+                )
+    print(f"{stage} texture, pass {chosen.passes}/{chosen.passes}: loss {np.mean(losses):.4f}", flush=True)
+    return list(layers.get_weights())
+
+
+def _layers(features: int, units: int, seed: int, lr: float, steps: int) -> tf.keras.Model:
+    import tensorflow as tf
+    from tensorflow.keras import layers
+
+    def fresh(number: int) -> Any:
+        return tf.keras.initializers.GlorotUniform(seed=seed + number)
+
+    network = tf.keras.Sequential(
+        [
+            tf.keras.Input((features,)),
+            layers.Dropout(0.1, dtype="float32", name="texture_dropout"),
+            layers.Dense(units, "relu", kernel_initializer=fresh(0), dtype="float32"),
+            layers.Dropout(0.4, dtype="float32", name="texture_units_dropout"),
+            layers.Dense(2, "softmax", kernel_initializer=fresh(1), dtype="float32"),
+        ]
+    )
+    rate = tf.keras.optimizers.schedules.CosineDecay(lr, steps, alpha=0.01)
+    network.compile(tf.keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
+    return network
+
+
+def _weighed(network: tf.keras.Model, params: Params, validation: ImagePool) -> tuple[Scores, Scores]:
+    """Scale the texture's logits so that their sum with the other half's is best on validation images.
+
+    Both slopes of a Platt scaling of two logits are fitted, and their ratio is the scale. Returns both halves' scores.
+    """
+    from fakeface.models import TEXTURE_LOGITS, shapes_alone, texture_alone, with_mirrored_view
+
+    size, shapes_network = params.validation_batch_size, shapes_alone(network)
+    if params.chosen_recipe().mirrored_view:
+        shapes_network = with_mirrored_view(shapes_network)
+    shapes = score_pool(shapes_network, validation, size, "validation images")
+    texture = score_pool(texture_alone(network), validation, size, "their texture")
+    if len(np.unique(validation.labels)) == 2:
+        logits = np.stack([logit(shapes), logit(texture)], axis=1)
+        (of_shapes, of_texture), _ = fit_slopes_and_bias(validation.labels, logits)
+        layer = network.get_layer(TEXTURE_LOGITS)
+        layer.set_weights([each * np.float32(of_texture / of_shapes) for each in layer.get_weights()])
+    return shapes, texture

@@ -1,0 +1,140 @@
+"""The layer on the texture: a real, tiny training of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from fakeface.device import prepare_tensorflow, quiet_tensorflow
+from fakeface.errors import UserError
+from fakeface.inputs import ImagePool, pool_of
+from fakeface.models import build_network, shapes_alone, texture_alone
+from fakeface.params import Params, load_params
+from fakeface.scoring import score_pool
+from fakeface.store import Store
+from fakeface.texture import FEATURES
+from fakeface.texture_training import fit_texture, kept_counts
+
+quiet_tensorflow()
+PROJECT = Path(__file__).parents[1]
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def store() -> Store:
+    """Reals with noise, fakes with noise as strong that neighbours share, on a picture that says nothing."""
+    rng = np.random.default_rng(3)
+    labels = (np.arange(240) % 2).astype(np.uint8)
+    noise = rng.normal(0, 4, (240, SIZE, SIZE + 1, 3))
+    shared = (noise[:, :, 1:] + noise[:, :, :-1]) / np.sqrt(2)
+    images = rng.uniform(80, 170, (240, 1, 1, 3)) + np.where(labels[:, None, None, None], shared, noise[:, :, 1:])
+    return Store(
+        images=images.clip(0, 255).astype(np.uint8),
+        labels=labels,
+        parts=np.array(["train", "train", "valid"])[np.arange(240) // 2 % 3],
+        sources=np.array(["camera", "generator"])[labels],
+        paths=np.array([f"{number}.png" for number in range(240)]),
+    )
+
+
+def small_params(lr: float = 0.003, **texture: int) -> Params:
+    params = load_params(PROJECT / "params.yaml")
+    recipe = params.recipes["default"]
+    assert recipe.texture is not None
+    small = recipe.texture.model_copy(update={"units": 16, "copies": 3, "passes": 4, **texture})
+    recipes = {"default": recipe.model_copy(update={"channels": [4, 8], "texture": small})}
+    params = params.model_copy(update={"recipes": recipes, "image_size": SIZE, "batch_size": 16, "lr": lr})
+    prepare_tensorflow("cpu", "float32", params.seed, params.deterministic)
+    return params
+
+
+def parts(store: Store) -> tuple[ImagePool, ImagePool]:
+    return pool_of([store], "train"), pool_of([store], "valid")
+
+
+def test_the_texture_is_learned_where_shapes_say_nothing(store: Store) -> None:
+    params = small_params()
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    before = [each.copy() for each in shapes_alone(network).get_weights()]
+    training, validation = parts(store)
+    fit = fit_texture(network, params, "stage1", training, validation)
+    assert roc_auc_score(validation.labels, fit.texture) > 0.95
+    assert roc_auc_score(validation.labels, score_pool(network, validation, 16, "both")) > 0.95
+    for was, now in zip(before, shapes_alone(network).get_weights(), strict=True):
+        np.testing.assert_array_equal(was, now)
+
+
+def test_the_same_seed_learns_the_same(store: Store) -> None:
+    learned = []
+    for _again in range(2):
+        params = small_params(passes=1)
+        network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+        fit_texture(network, params, "stage1", *parts(store))
+        learned.append(
+            network.get_layer("texture_units").get_weights() + network.get_layer("texture_logits").get_weights()
+        )
+    for one, other in zip(*learned, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_how_much_the_texture_counts_comes_from_validation_images(store: Store) -> None:
+    training, validation = parts(store)
+    swapped = ImagePool(
+        validation.stores, validation.store_of, validation.index_of, validation.labels ^ np.uint8(1), validation.sources
+    )
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    fit_texture(network, small_params(), "stage1", training, swapped)  # there it says the opposite of what is so
+    assert not any(each.any() for each in network.get_layer("texture_logits").get_weights())
+    assert set(score_pool(texture_alone(network), validation, 16, "texture")) == {0.5}
+
+
+def test_validation_images_of_one_class_leave_it_as_learned(store: Store) -> None:
+    training, validation = parts(store)
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    fit = fit_texture(network, small_params(), "stage1", training, validation.where(validation.labels == 0))
+    scores = score_pool(texture_alone(network), validation, 16, "texture")
+    np.testing.assert_allclose(scores[validation.labels == 0], fit.texture, atol=1e-6)
+    assert roc_auc_score(validation.labels, scores) > 0.95
+
+
+@pytest.mark.parametrize(("at_most", "kept"), [(50_000, 3 * 160), (100, 96), (5, 16)])
+def test_counts_are_kept_of_whole_batches_up_to_the_most(store: Store, at_most: int, kept: int) -> None:
+    params = small_params(at_most=at_most)
+    chosen = params.chosen_recipe().texture
+    assert chosen is not None
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    counts, labels = kept_counts(network, params, "stage1", parts(store)[0], chosen)
+    assert counts.shape == (kept, FEATURES)
+    assert labels.shape == (kept,)
+    assert labels.mean() == 0.5
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C interrupt also where a shell started the tests in the background, with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_stops_it_between_two_steps(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    timer = threading.Timer(3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        fit_texture(network, small_params(passes=10**6), "stage1", *parts(store))
+    assert "stage1: stopped while it learned the texture; the epochs before it are kept." in capsys.readouterr().err
+
+
+def test_a_rate_that_leads_to_no_number_is_told(store: Store) -> None:
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    with pytest.raises(UserError, match=r"stage1: the loss of the texture's layer is .* -S stages\.stage1\.lr="):
+        fit_texture(network, small_params(lr=1e30), "stage1", *parts(store))
