@@ -115,7 +115,7 @@ def test_an_experiment_sets_a_step_of_one_stage_and_of_no_other(tmp_path: Path) 
     apply_overrides(path, ["recipes.default.augmentation.stage1.jpeg.probability=0.75"])
     recipe = load_params(path).recipes["default"]
     chances = {stage: recipe.augmentation[stage]["jpeg"]["probability"] for stage in STAGES}
-    assert chances == {"stage1": 0.75, "stage2": 0.15, "stage3": 0.15}
+    assert chances == {"stage1": 0.75, "stage2": 0.3, "stage3": 0.3}
 
 
 def test_an_experiment_logs_only_the_recipe_it_used() -> None:

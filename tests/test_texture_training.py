@@ -104,16 +104,16 @@ def test_validation_images_of_one_class_leave_it_as_learned(store: Store) -> Non
     assert roc_auc_score(validation.labels, scores) > 0.95
 
 
-@pytest.mark.parametrize(("at_most", "kept"), [(50_000, 3 * 160), (100, 96), (5, 16)])
-def test_counts_are_kept_of_whole_batches_up_to_the_most(store: Store, at_most: int, kept: int) -> None:
+@pytest.mark.parametrize(("at_most", "kept"), [(50_000, (160, 3 * 160)), (100, (48, 48)), (5, (16, 16))])
+def test_counts_are_kept_of_whole_batches_up_to_the_most(store: Store, at_most: int, kept: tuple[int, int]) -> None:
     params = small_params(at_most=at_most)
     chosen = params.chosen_recipe().texture
     assert chosen is not None
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
-    counts, labels = kept_counts(network, params, "stage1", parts(store)[0], chosen)
-    assert counts.shape == (kept, FEATURES)
-    assert labels.shape == (kept,)
-    assert labels.mean() == 0.5
+    found = kept_counts(network, params, "stage1", parts(store)[0], chosen)
+    assert (found.plain, len(found.labels) - found.plain) == kept
+    assert found.counts.shape == (sum(kept), FEATURES)
+    assert found.labels.mean() == 0.5
 
 
 @pytest.fixture

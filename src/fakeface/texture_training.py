@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from fakeface.calibration import fit_slopes_and_bias, logit
 from fakeface.errors import UserError
-from fakeface.inputs import ImagePool, training_dataset
+from fakeface.inputs import ImagePool, Indices, training_dataset
 from fakeface.params import Params
 from fakeface.progress import progress
 from fakeface.scoring import Scores, score_pool
@@ -42,10 +42,19 @@ class TextureFit:
     seconds: float
 
 
+@dataclass(frozen=True)
+class KeptCounts:
+    """`texture_counts` (N, FEATURES) float32 and labels (N,) uint8; the first `plain` are of images as they are."""
+
+    counts: Counts
+    labels: npt.NDArray[np.uint8]
+    plain: int
+
+
 def fit_texture(
     network: tf.keras.Model, params: Params, stage: str, training: ImagePool, validation: ImagePool
 ) -> TextureFit:
-    """Fill the layers of `network` on `texture_counts`, from counts of augmented images of `training`.
+    """Fill the layers of `network` on `texture_counts`, from counts of images of `training`, half of them augmented.
 
     How much they add to the other half's logits is fitted on `validation`, as a calibration is.
 
@@ -60,9 +69,9 @@ def fit_texture(
     began = time.perf_counter()
     try:
         with stops_between_steps() as stop_if_asked:
-            counts, labels = kept_counts(network, params, stage, training, chosen, stop_if_asked)
-            middle, spread = _standardised(counts)
-            kernel, bias, *answer = _learned(counts, labels, params, stage, chosen, stop_if_asked)
+            kept = kept_counts(network, params, stage, training, chosen, stop_if_asked)
+            middle, spread = _standardised(kept.counts)
+            kernel, bias, *answer = _learned(kept, params, stage, chosen, stop_if_asked)
     except (KeyboardInterrupt, SystemExit):
         print(f"{stage}: stopped while it learned the texture; the epochs before it are kept.", file=sys.stderr)
         raise
@@ -80,28 +89,38 @@ def kept_counts(
     training: ImagePool,
     chosen: Texture,
     stop_if_asked: Callable[[], None] = lambda: None,
-) -> tuple[Counts, npt.NDArray[np.uint8]]:
-    """Return `texture_counts` (N, FEATURES) and labels (N,) of the batches that the first epochs of a stage draw."""
+) -> KeptCounts:
+    """Count the batches that the first epoch of a stage draws, as they are, and then of `copies` epochs, augmented.
+
+    No more than `at_most` images are counted (two batches at least), and half of these as they are at most.
+    """
     import tensorflow as tf
 
     from fakeface.augment import build_augmentation
     from fakeface.models import TEXTURE_UNITS
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
-    size, steps = settings.batch_size, settings.steps(len(training))
-    batches = max(1, min(chosen.copies * steps, chosen.at_most // size))
-    augment = build_augmentation(recipe.augmentation_steps(stage), params.seed)
-    drawn = training_dataset(training, augment, size, steps, range(chosen.copies), recipe.balance, params.seed)
+    size, steps, most = settings.batch_size, settings.steps(len(training)), chosen.at_most // settings.batch_size
+    plain = max(1, min(steps, most // 2))
+    augmented = max(1, min(chosen.copies * steps, most - plain))
+
+    def drawn(augment: Callable[..., Any], epochs: int, batches: int) -> tf.data.Dataset:
+        order = (size, steps, range(epochs), recipe.balance, params.seed)
+        return training_dataset(training, augment, *order).take(batches)
+
+    as_they_are = drawn(lambda images, _key: images, 1, plain)
+    steps_of_recipe = build_augmentation(recipe.augmentation_steps(stage), params.seed)
+    batches = as_they_are.concatenate(drawn(steps_of_recipe, chosen.copies, augmented))
     counting = tf.keras.Model(network.input, network.get_layer(TEXTURE_UNITS).input)
-    counts = np.empty((batches * size, counting.output_shape[1]), np.float32)
+    counts = np.empty(((plain + augmented) * size, counting.output_shape[1]), np.float32)
     labels = np.empty(len(counts), np.uint8)
     with progress(f"{stage}: counting textures", len(counts)) as advance:
-        for start, (images, of_images) in zip(range(0, len(counts), size), drawn, strict=False):
+        for start, (images, of_images) in zip(range(0, len(counts), size), batches, strict=True):
             counts[start : start + size] = counting.predict_on_batch(images)
             labels[start : start + size] = of_images
             advance(size)
             stop_if_asked()
-    return counts, labels
+    return KeptCounts(counts, labels, plain * size)
 
 
 def _standardised(counts: Counts) -> tuple[Counts, Counts]:
@@ -113,26 +132,22 @@ def _standardised(counts: Counts) -> tuple[Counts, Counts]:
 
 
 def _learned(
-    counts: Counts,
-    labels: npt.NDArray[np.uint8],
-    params: Params,
-    stage: str,
-    chosen: Texture,
-    stop_if_asked: Callable[[], None],
+    kept: KeptCounts, params: Params, stage: str, chosen: Texture, stop_if_asked: Callable[[], None]
 ) -> list[Counts]:
     """Return kernel and bias of the units, and of the answer, learned from standardised counts."""
     from fakeface.training_callbacks import draw_anew
 
     size, lr = params.stage_settings(stage).batch_size, params.stage_settings(stage).lr
-    steps = max(1, len(labels) // size)
-    layers = _layers(counts.shape[1], chosen.units, params.seed, lr, steps * chosen.passes)
+    each = _halves(kept)
+    steps = max(1, len(each) // size)
+    layers = _layers(kept.counts.shape[1], chosen.units, params.seed, lr, steps * chosen.passes)
     order = np.random.default_rng(params.seed)
     with progress(f"{stage}: texture's training steps", steps * chosen.passes) as advance:
         for number in range(chosen.passes):
             draw_anew(layers, params.seed, number)
             losses = []
-            for batch in np.array_split(order.permutation(len(labels)), steps):
-                losses.append(layers.train_on_batch(counts[batch], labels[batch]))
+            for batch in np.array_split(order.permutation(each), steps):
+                losses.append(layers.train_on_batch(kept.counts[batch], kept.labels[batch]))
                 advance(1)
                 stop_if_asked()
             if not math.isfinite(losses[-1]):
@@ -142,6 +157,12 @@ def _learned(
                 )
     print(f"{stage} texture, pass {chosen.passes}/{chosen.passes}: loss {np.mean(losses):.4f}", flush=True)
     return list(layers.get_weights())
+
+
+def _halves(kept: KeptCounts) -> Indices:
+    """Return positions of a pass: each augmented image once, and as many images as they are, in turns."""
+    augmented = np.arange(kept.plain, len(kept.labels))
+    return np.concatenate([np.resize(np.arange(kept.plain), len(augmented)), augmented])
 
 
 def _layers(features: int, units: int, seed: int, lr: float, steps: int) -> tf.keras.Model:
