@@ -1,4 +1,4 @@
-"""How well counts of the finest texture tell a real source from a fake one: alone, and added to the trained network.
+"""How well counts of the finest texture tell a real source from a fake one: alone, and added to a trained network.
 
 Reads datasets/split and models/stage3.h5 of this folder; no held-out image is looked at.
 """
@@ -32,9 +32,10 @@ def main(real: str, fake: str, split: Path, checkpoint: Path) -> None:
     from sklearn.preprocessing import StandardScaler
 
     from fakeface.calibration import logit
-    from fakeface.checkpoints import load_detector, read_facts
+    from fakeface.checkpoints import load_checkpoint, read_facts
     from fakeface.device import prepare_tensorflow
     from fakeface.inputs import pool_of
+    from fakeface.models import shapes_alone, with_mirrored_view
     from fakeface.scoring import score_pool
     from fakeface.store import open_store
 
@@ -53,13 +54,20 @@ def main(real: str, fake: str, split: Path, checkpoint: Path) -> None:
     folds = cross_val_predict(model, every, all_labels, cv=FOLDS, method="decision_function")
     print(f"counts, {FOLDS} folds of {len(all_labels):,} images: AUC {roc_auc_score(all_labels, folds):.3f}")
     alone = model.fit(counts["train"], labels["train"]).decision_function(counts["valid"])
-    detector, _ = load_detector(checkpoint)
-    network = logit(score_pool(detector, pools["valid"], 32, f"with {checkpoint.name}"))
+    whole, _ = load_checkpoint(checkpoint)
+    of_both, of_shapes = (
+        logit(score_pool(with_mirrored_view(network), pools["valid"], 32, f"with {checkpoint.name}"))
+        for network in (whole, shapes_alone(whole))
+    )
     print(f"on {len(alone):,} validation images, learned from {len(labels['train']):,} training images:")
-    both = alone / alone.std() + network / network.std()
-    for name, scores in (("counts", alone), (checkpoint.name, network), ("sum of both, equally wide", both)):
+    for name, scores in {
+        "counts, by logistic regression": alone,
+        f"{checkpoint.name} without its layer on the texture": of_shapes,
+        "sum of both, equally wide": alone / alone.std() + of_shapes / of_shapes.std(),
+        f"{checkpoint.name} as it is": of_both,
+    }.items():
         print(f"  {name}: AUC {roc_auc_score(labels['valid'], scores):.3f}")
-    print(f"  correlation of the two: {np.corrcoef(alone, network)[0, 1]:.2f}")
+    print(f"  correlation of the first two: {np.corrcoef(alone, of_shapes)[0, 1]:.2f}")
 
 
 def _counts(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -19,7 +19,7 @@ from fakeface.models import build_network, shapes_alone, texture_alone
 from fakeface.params import Params, load_params
 from fakeface.scoring import score_pool
 from fakeface.store import Store
-from fakeface.texture import FEATURES
+from fakeface.texture import FEATURES, texture_counts
 from fakeface.texture_training import fit_texture, kept_counts
 
 quiet_tensorflow()
@@ -114,6 +114,22 @@ def test_counts_are_kept_of_whole_batches_up_to_the_most(store: Store, at_most: 
     assert (found.plain, len(found.labels) - found.plain) == kept
     assert found.counts.shape == (sum(kept), FEATURES)
     assert found.labels.mean() == 0.5
+
+
+def test_the_first_counts_kept_are_of_images_as_they_are(store: Store) -> None:
+    import tensorflow as tf
+
+    params, training = small_params(), parts(store)[0]
+    chosen = params.chosen_recipe().texture
+    assert chosen is not None
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    found = kept_counts(network, params, "stage1", training, chosen)
+    inputs = tf.keras.Input((SIZE, SIZE, 3))
+    counting = tf.keras.Model(inputs, texture_counts(inputs))
+    known = {each.tobytes() for each in counting.predict_on_batch(training.take(np.arange(len(training))))}
+    as_they_are = [each.tobytes() in known for each in found.counts]
+    assert all(as_they_are[: found.plain])
+    assert np.mean(as_they_are[found.plain :]) < 0.5
 
 
 @pytest.fixture
