@@ -61,7 +61,7 @@ def train(turns: Turns, store: Path, recipe: str, how: Mapping[str, Any]) -> Non
     chosen, settings = params.chosen_recipe(), params.stage_settings("stage2")
     steps = ours.on_opencv(chosen.augmentation_steps("stage2"))
     batches, per_epoch, size = ours.training_batches(params, "stage2", store, steps)
-    model = ours.fresh_network(params)
+    model = ours.learning_network(params)
     compile_for_training(model, chosen.schedule, settings.lr, per_epoch * ours.EPOCHS, chosen.weight_decay)
     if how:
         model.compile(model.optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], **how)

@@ -57,18 +57,48 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
     chosen, settings = params.chosen_recipe(), params.stage_settings("stage2")
     batches, per_epoch, size = training_batches(params, "stage2", store, on_opencv(chosen.augmentation_steps("stage2")))
     batches = batches.take(4).cache().repeat() if from_memory else batches
-    model = fresh_network(params)
+    model = learning_network(params)
     compile_for_training(model, chosen.schedule, settings.lr, per_epoch * EPOCHS, chosen.weight_decay)
     pauses = Pauses(turns, max(1, images // size), size)
     model.fit(batches, epochs=EPOCHS, steps_per_epoch=per_epoch, callbacks=[pauses], verbose=0)
 
 
+def learn_textures(turns: Turns, store: Path, recipe: str, images: int) -> None:
+    """Count and learn the texture of `images` images a turn in stage 2's way; its weighing is left out."""
+    from fakeface.device import prepare_tensorflow
+
+    params = params_of(recipe)
+    prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
+    import numpy as np
+
+    from fakeface.inputs import pool_of
+    from fakeface.store import open_store
+    from fakeface.texture_training import fit_texture, images_counted
+
+    pool = pool_of([open_store(store)], "train")
+    some = pool.where(np.arange(len(pool)) < images)
+    network = fresh_network(params)
+    counted = sum(images_counted(params, "stage2", len(some)))
+    goes_on = turns.begin()
+    while goes_on:
+        fit_texture(network, params, "stage2", some, some.where(np.arange(len(some)) < 2))
+        goes_on = turns.end(counted)
+
+
 def fresh_network(params: Params) -> Any:
     """Return the chosen recipe's network with fresh weights."""
     from fakeface.models import build_network
+    from fakeface.training import build_arguments
 
-    recipe = params.chosen_recipe()
-    return build_network(recipe.network, recipe.channels, params.image_size, recipe.batch_norm_momentum)
+    return build_network(*build_arguments(params))
+
+
+def learning_network(params: Params) -> Any:
+    """Return what of it learns step by step."""
+    from fakeface.models import shapes_alone
+
+    network = fresh_network(params)
+    return shapes_alone(network) if params.chosen_recipe().texture else network
 
 
 def seed_network() -> Any:
@@ -118,6 +148,7 @@ def predict(turns: Turns, folder: Path, recipe: str) -> None:
         precision=device.precision,
         note=None,
         calibration=Calibration(),
+        texture_units=chosen.texture.units if chosen.texture else 0,
     )
     model, files = fresh_network(params), sorted(folder.rglob("*.jpg"))
     model = with_mirrored_view(model) if chosen.mirrored_view else model

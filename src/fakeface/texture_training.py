@@ -100,9 +100,8 @@ def kept_counts(
     from fakeface.models import TEXTURE_UNITS
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
-    size, steps, most = settings.batch_size, settings.steps(len(training)), chosen.at_most // settings.batch_size
-    plain = max(1, min(steps, most // 2))
-    augmented = max(1, min(chosen.copies * steps, most - plain))
+    size, steps = settings.batch_size, settings.steps(len(training))
+    plain, augmented = (images // size for images in images_counted(params, stage, len(training)))
 
     def drawn(augment: Callable[..., Any], epochs: int, batches: int) -> tf.data.Dataset:
         order = (size, steps, range(epochs), recipe.balance, params.seed)
@@ -121,6 +120,17 @@ def kept_counts(
             advance(size)
             stop_if_asked()
     return KeptCounts(counts, labels, plain * size)
+
+
+def images_counted(params: Params, stage: str, training_images: int) -> tuple[int, int]:
+    """Return of how many images `kept_counts` keeps counts as they are, and of how many augmented."""
+    chosen, settings = params.chosen_recipe().texture, params.stage_settings(stage)
+    if chosen is None:
+        return 0, 0
+    steps, most = settings.steps(training_images), chosen.at_most // settings.batch_size
+    plain = max(1, min(steps, most // 2))
+    augmented = max(1, min(chosen.copies * steps, most - plain))
+    return plain * settings.batch_size, augmented * settings.batch_size
 
 
 def _standardised(counts: Counts) -> tuple[Counts, Counts]:

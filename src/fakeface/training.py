@@ -252,7 +252,7 @@ def train_stage(
     recipe = params.chosen_recipe()
     seen = _seen(params, stage, stores)
     if previous is None:
-        model = build_network(*_build(params))
+        model = build_network(*build_arguments(params))
     else:
         model, facts = load_checkpoint(previous)
         _refuse_another_network(previous, facts, params)
@@ -290,7 +290,7 @@ def help_train_stage(params: Params, stage: str, stores: Mapping[str, Store], di
     from fakeface.models import build_network, shapes_alone
 
     seen = _seen(params, stage, stores)
-    model = build_network(*_build(params))
+    model = build_network(*build_arguments(params))
     if params.chosen_recipe().texture:
         model = shapes_alone(model)
     pools = pool_of(seen, "train"), pool_of(seen, "valid")
@@ -303,7 +303,7 @@ def _seen(params: Params, stage: str, stores: Mapping[str, Store]) -> list[Store
     return [stores[name] for name in replayed]
 
 
-def _build(params: Params) -> tuple[str, Sequence[int], int, float, int]:
+def build_arguments(params: Params) -> tuple[str, Sequence[int], int, float, int]:
     """Return the arguments of `build_network` for the chosen recipe."""
     recipe = params.chosen_recipe()
     units = recipe.texture.units if recipe.texture else 0
@@ -311,7 +311,7 @@ def _build(params: Params) -> tuple[str, Sequence[int], int, float, int]:
 
 
 def _refuse_another_network(path: Path, facts: CheckpointFacts, params: Params) -> None:
-    name, channels, image_size, _, units = _build(params)
+    name, channels, image_size, _, units = build_arguments(params)
     found = _network_in_words(facts.network, facts.channels, facts.image_size, facts.texture_units)
     wanted = _network_in_words(name, channels, image_size, units)
     if found != wanted:
