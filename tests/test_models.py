@@ -117,6 +117,14 @@ def test_a_checkpoint_carries_the_layers_on_the_texture(tmp_path: Path) -> None:
     np.testing.assert_allclose(detector.predict_on_batch(IMAGES), expected, atol=1e-6)
 
 
+def test_what_mlflow_serves_adds_the_texture_alike() -> None:
+    from fakeface.tracking.detector_model import _with_mirrored_view
+
+    model = with_drawn_texture()
+    served = _with_mirrored_view(model).predict_on_batch(IMAGES)
+    np.testing.assert_allclose(served, with_mirrored_view(model).predict_on_batch(IMAGES), atol=1e-6)
+
+
 def test_a_detector_scores_over_the_views_that_its_checkpoint_names(tmp_path: Path) -> None:
     model = build_network("residual", CHANNELS, 32, 0.9)
     save_checkpoint(model, replace(FACTS, mirrored_view=True), tmp_path / "stage3.h5")

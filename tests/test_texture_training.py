@@ -46,7 +46,7 @@ def store() -> Store:
 
 def small_params(lr: float = 0.003, **texture: int) -> Params:
     params = load_params(PROJECT / "params.yaml")
-    recipe = params.recipes["default"]
+    recipe = params.recipes["textured"]
     assert recipe.texture is not None
     small = recipe.texture.model_copy(update={"units": 16, "copies": 3, "passes": 4, **texture})
     recipes = {"default": recipe.model_copy(update={"channels": [4, 8], "texture": small})}
@@ -107,10 +107,8 @@ def test_validation_images_of_one_class_leave_it_as_learned(store: Store) -> Non
 @pytest.mark.parametrize(("at_most", "kept"), [(50_000, (160, 3 * 160)), (100, (48, 48)), (5, (16, 16))])
 def test_counts_are_kept_of_whole_batches_up_to_the_most(store: Store, at_most: int, kept: tuple[int, int]) -> None:
     params = small_params(at_most=at_most)
-    chosen = params.chosen_recipe().texture
-    assert chosen is not None
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
-    found = kept_counts(network, params, "stage1", parts(store)[0], chosen)
+    found = kept_counts(network, params, "stage1", parts(store)[0])
     assert (found.plain, len(found.labels) - found.plain) == kept
     assert found.counts.shape == (sum(kept), FEATURES)
     assert found.labels.mean() == 0.5
@@ -120,10 +118,8 @@ def test_the_first_counts_kept_are_of_images_as_they_are(store: Store) -> None:
     import tensorflow as tf
 
     params, training = small_params(), parts(store)[0]
-    chosen = params.chosen_recipe().texture
-    assert chosen is not None
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
-    found = kept_counts(network, params, "stage1", training, chosen)
+    found = kept_counts(network, params, "stage1", training)
     inputs = tf.keras.Input((SIZE, SIZE, 3))
     counting = tf.keras.Model(inputs, texture_counts(inputs))
     known = {each.tobytes() for each in counting.predict_on_batch(training.take(np.arange(len(training))))}

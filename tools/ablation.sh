@@ -35,7 +35,6 @@ mapfile -t framing < <(in_all_stages framing.probability=0.5)
 queue default
 queue no-replay recipes.default.replay=false
 queue no-balance recipes.default.balance=none
-queue no-texture recipes.default.texture=null
 queue one-view recipes.default.mirrored_view=false
 queue no-blur-no-jpeg "${no_blur[@]}" "${no_resample[@]}" "${no_jpeg[@]}"
 queue framing "${framing[@]}"

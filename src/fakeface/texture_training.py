@@ -64,14 +64,12 @@ def fit_texture(
     """
     from fakeface.models import TEXTURE_LOGITS, TEXTURE_UNITS
 
-    chosen = params.chosen_recipe().texture
-    assert chosen is not None
     began = time.perf_counter()
     try:
         with stops_between_steps() as stop_if_asked:
-            kept = kept_counts(network, params, stage, training, chosen, stop_if_asked)
+            kept = kept_counts(network, params, stage, training, stop_if_asked)
             middle, spread = _standardised(kept.counts)
-            kernel, bias, *answer = _learned(kept, params, stage, chosen, stop_if_asked)
+            kernel, bias, *answer = _learned(kept, params, stage, stop_if_asked)
     except (KeyboardInterrupt, SystemExit):
         print(f"{stage}: stopped while it learned the texture; the epochs before it are kept.", file=sys.stderr)
         raise
@@ -87,7 +85,6 @@ def kept_counts(
     params: Params,
     stage: str,
     training: ImagePool,
-    chosen: Texture,
     stop_if_asked: Callable[[], None] = lambda: None,
 ) -> KeptCounts:
     """Count the batches that the first epoch of a stage draws, as they are, and then of `copies` epochs, augmented.
@@ -99,9 +96,10 @@ def kept_counts(
     from fakeface.augment import build_augmentation
     from fakeface.models import TEXTURE_UNITS
 
-    recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
-    size, steps = settings.batch_size, settings.steps(len(training))
-    plain, augmented = (images // size for images in images_counted(params, stage, len(training)))
+    recipe, settings, chosen = params.chosen_recipe(), params.stage_settings(stage), _chosen(params)
+    size, steps, most = settings.batch_size, settings.steps(len(training)), chosen.at_most // settings.batch_size
+    plain = max(1, min(steps, most // 2))
+    augmented = max(1, min(chosen.copies * steps, most - plain))
 
     def drawn(augment: Callable[..., Any], epochs: int, batches: int) -> tf.data.Dataset:
         order = (size, steps, range(epochs), recipe.balance, params.seed)
@@ -122,15 +120,12 @@ def kept_counts(
     return KeptCounts(counts, labels, plain * size)
 
 
-def images_counted(params: Params, stage: str, training_images: int) -> tuple[int, int]:
-    """Return of how many images `kept_counts` keeps counts as they are, and of how many augmented."""
-    chosen, settings = params.chosen_recipe().texture, params.stage_settings(stage)
+def _chosen(params: Params) -> Texture:
+    """Return the recipe's settings; a ValueError where it has none is a mistake of the caller."""
+    chosen = params.chosen_recipe().texture
     if chosen is None:
-        return 0, 0
-    steps, most = settings.steps(training_images), chosen.at_most // settings.batch_size
-    plain = max(1, min(steps, most // 2))
-    augmented = max(1, min(chosen.copies * steps, most - plain))
-    return plain * settings.batch_size, augmented * settings.batch_size
+        raise ValueError(f"the recipe '{params.recipe}' has no texture to learn")
+    return chosen
 
 
 def _standardised(counts: Counts) -> tuple[Counts, Counts]:
@@ -141,13 +136,11 @@ def _standardised(counts: Counts) -> tuple[Counts, Counts]:
     return middle, spread
 
 
-def _learned(
-    kept: KeptCounts, params: Params, stage: str, chosen: Texture, stop_if_asked: Callable[[], None]
-) -> list[Counts]:
+def _learned(kept: KeptCounts, params: Params, stage: str, stop_if_asked: Callable[[], None]) -> list[Counts]:
     """Return kernel and bias of the units, and of the answer, learned from standardised counts."""
     from fakeface.training_callbacks import draw_anew
 
-    size, lr = params.stage_settings(stage).batch_size, params.stage_settings(stage).lr
+    size, lr, chosen = params.stage_settings(stage).batch_size, params.stage_settings(stage).lr, _chosen(params)
     each = _halves(kept)
     steps = max(1, len(each) // size)
     layers = _layers(kept.counts.shape[1], chosen.units, params.seed, lr, steps * chosen.passes)
