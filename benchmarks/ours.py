@@ -75,8 +75,7 @@ def learning_network(params: Params) -> Any:
     """Return what of it learns step by step."""
     from fakeface.models import shapes_alone
 
-    network = fresh_network(params)
-    return shapes_alone(network) if params.chosen_recipe().texture else network
+    return shapes_alone(fresh_network(params))
 
 
 def seed_network() -> Any:

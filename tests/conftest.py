@@ -1,7 +1,9 @@
-"""The order of the test files: what takes long starts first, so that the cores end at about the same time."""
+"""The order of the test files, so that the cores end at about the same time, and what several of them ask for."""
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,14 @@ LONGEST_FIRST = (
     "test_audit.py",
     "pipeline/",
 )
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C interrupt also where a shell started the tests in the background, with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -97,6 +97,8 @@ def with_drawn_texture() -> tf.keras.Model:
 def test_a_texture_that_was_not_learned_says_nothing() -> None:
     model = build_network("residual", CHANNELS, 32, 0.9, texture_units=4)
     np.testing.assert_array_equal(shapes_alone(model).predict_on_batch(IMAGES), model.predict_on_batch(IMAGES))
+    without = build_network("residual", CHANNELS, 32, 0.9)
+    assert shapes_alone(without) is without
 
 
 def test_the_texture_adds_its_logits_to_those_of_the_mean_view() -> None:

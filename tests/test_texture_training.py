@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -126,14 +125,6 @@ def test_the_first_counts_kept_are_of_images_as_they_are(store: Store) -> None:
     as_they_are = [each.tobytes() in known for each in found.counts]
     assert all(as_they_are[: found.plain])
     assert np.mean(as_they_are[found.plain :]) < 0.5
-
-
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C interrupt also where a shell started the tests in the background, with the signal ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("ctrl_c")

@@ -159,14 +159,6 @@ def test_a_stage_learns_and_is_calibrated(first_stage: TrainedStage, stores: dic
     assert calibration.n_real + calibration.n_fake == len(pool_of([stores["stage1"]], "valid"))
 
 
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """Let Ctrl-C interrupt also where a shell started the tests in the background, with the signal ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("ctrl_c")
 def test_a_stage_stopped_by_a_signal_goes_on_to_the_same_bytes(
     first_stage: TrainedStage, stores: dict[str, Store], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -43,7 +43,9 @@ def build_network(
 
 
 def shapes_alone(network: tf.keras.Model) -> tf.keras.Model:
-    """Return what `network` is without a layer on the texture: what learns step by step. The weights are shared."""
+    """Return `network` without a layer on the texture: what learns step by step. The weights are shared."""
+    if not _has_texture(network):
+        return network
     return _answering(network.input, network.get_layer(_SHAPES).output, f"{network.name}_shapes")
 
 
@@ -65,10 +67,14 @@ def with_mirrored_view(network: tf.keras.Model) -> tf.keras.Model:
     to_logits = tf.keras.Model(network.input, network.get_layer(_SHAPES).output, name=f"{network.name}_logits")
     views = [to_logits(images), to_logits(tf.reverse(images, axis=[2]))]
     logits = layers.Average(name="mean_logits", dtype="float32")(views)
-    if TEXTURE_LOGITS in {layer.name for layer in network.layers}:
+    if _has_texture(network):
         to_texture = tf.keras.Model(network.input, network.get_layer(TEXTURE_LOGITS).output, name="texture")
         logits = layers.Add(dtype="float32", name="sum_of_logits")([logits, to_texture(images)])
     return _answering(images, logits, f"{network.name}_both_views")
+
+
+def _has_texture(network: tf.keras.Model) -> bool:
+    return TEXTURE_LOGITS in {layer.name for layer in network.layers}
 
 
 def _answering(images: Any, logits: Any, name: str) -> tf.keras.Model:

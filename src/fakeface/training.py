@@ -257,8 +257,7 @@ def train_stage(
         model, facts = load_checkpoint(previous)
         _refuse_another_network(previous, facts, params)
     training, validation = pool_of(seen, "train"), pool_of(seen, "valid")
-    learning = shapes_alone(model) if recipe.texture else model
-    fit = fit_stage(learning, params, stage, training, validation, listeners, saved, distribution)
+    fit = fit_stage(shapes_alone(model), params, stage, training, validation, listeners, saved, distribution)
     texture = fit_texture(model, params, stage, training, validation) if recipe.texture else None
     scorer = with_mirrored_view(model) if recipe.mirrored_view else model
     scores = score_pool(scorer, validation, params.validation_batch_size, "validation images")
@@ -290,9 +289,7 @@ def help_train_stage(params: Params, stage: str, stores: Mapping[str, Store], di
     from fakeface.models import build_network, shapes_alone
 
     seen = _seen(params, stage, stores)
-    model = build_network(*build_arguments(params))
-    if params.chosen_recipe().texture:
-        model = shapes_alone(model)
+    model = shapes_alone(build_network(*build_arguments(params)))
     pools = pool_of(seen, "train"), pool_of(seen, "valid")
     fit_stage(model, params, stage, *pools, distribution=distribution)
 
