@@ -295,10 +295,19 @@ def _make_noise(step: Mapping[str, Any]) -> _Step:
 
 
 def _make_resample(step: Mapping[str, Any]) -> _Step:
-    kernels = list(arrays.RESAMPLING_KERNELS)
-    first, last = (0, len(kernels) - 1) if step["kernel"] == "any" else (kernels.index(step["kernel"]),) * 2
-    draw = _columns(_column(step["low"], step["high"]), _whole_column(first, last))
+    draw = _columns(_column(step["low"], step["high"]), _kernel_column(step["kernel"]))
     return _Step(draw, arrays.resample, probability=step["probability"])
+
+
+def _make_resave(step: Mapping[str, Any]) -> _Step:
+    draw = _columns(_column(*step["scale"]), _whole_column(*step["quality"]), _kernel_column(step["kernel"]))
+    return _Step(draw, arrays.resave, probability=step["probability"])
+
+
+def _kernel_column(kernel: str) -> Callable[[Tensor, Tensor], Tensor]:
+    kernels = list(arrays.RESAMPLING_KERNELS)
+    first, last = (0, len(kernels) - 1) if kernel == "any" else (kernels.index(kernel),) * 2
+    return _whole_column(first, last)
 
 
 def _make_jpeg(step: Mapping[str, Any]) -> _Step:
@@ -353,6 +362,7 @@ _MAKERS: Mapping[str, Callable[[Mapping[str, Any]], _Step]] = {
     "blur": _make_blur,
     "noise": _make_noise,
     "resample": _make_resample,
+    "resave": _make_resave,
     "jpeg": _make_jpeg,
     "jpeg_compression": _make_jpeg_compression,
     "gaussian_blur": _make_gaussian_blur,

@@ -154,12 +154,25 @@ def jpeg_compression(images: Images, compressions: Drawn) -> Images:
 def jpeg(images: Images, qualities: Drawn) -> Images:
     """Encode and decode as JPEG with a quality of 1..100, colour at half resolution as most software does."""
 
-    def encode_and_decode(image: Images, row: Drawn) -> Images:
-        bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, int(row[0])])
-        return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    return _each_bytes(images, qualities, lambda image, row: _through_jpeg(image, int(row[0])))
 
-    return _each_bytes(images, qualities, encode_and_decode)
+
+def resave(images: Images, drawn: Drawn) -> Images:
+    """Enlarge, encode and decode as JPEG, and reduce again; drawn: factor, quality, which of RESAMPLING_KERNELS.
+
+    What that leaves in an image is what a file of that size and quality would have left in it, though the detail that
+    the file has beyond the image's own is missing: JPEG quantises each frequency by itself.
+    """
+    kernels = list(RESAMPLING_KERNELS.values())
+
+    def saved_larger(image: Images, row: Drawn) -> Images:
+        height, width = image.shape[:2]
+        kernel = kernels[int(row[2])]
+        large = Image.fromarray(image).resize((round(width * row[0]), round(height * row[0])), kernel)
+        coded = Image.fromarray(_through_jpeg(np.asarray(large), int(row[1])))
+        return np.asarray(coded.resize((width, height), kernel))
+
+    return _each_bytes(images, drawn, saved_larger)
 
 
 def resample(images: Images, drawn: Drawn) -> Images:
@@ -173,6 +186,12 @@ def resample(images: Images, drawn: Drawn) -> Images:
         return np.asarray(Image.fromarray(image).resize(small, kernel).resize((width, height), kernel))
 
     return _each_bytes(images, drawn, down_and_up)
+
+
+def _through_jpeg(image: Images, quality: int) -> Images:
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, encoded = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def _each(images: Images, drawn: Drawn, operation: Callable[[Images, Drawn], Images]) -> Images:

@@ -69,6 +69,8 @@ class Texture(_Section):
     units: Positive
     copies: Positive
     at_most: Positive
+    batch_size: Positive
+    rate: Annotated[float, Field(gt=0, le=100)]
     passes: Positive
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,7 @@ class TextureFit:
 
 @dataclass(frozen=True)
 class KeptCounts:
-    """`texture_counts` (N, FEATURES) float32 and labels (N,) uint8; the first `plain` are of images as they are."""
+    """`texture_counts` (N, FEATURES) float32 and labels (N,) uint8; the first `plain` are of images as they came."""
 
     counts: Counts
     labels: npt.NDArray[np.uint8]
@@ -87,9 +87,11 @@ def kept_counts(
     training: ImagePool,
     stop_if_asked: Callable[[], None] = lambda: None,
 ) -> KeptCounts:
-    """Count the batches that the first epoch of a stage draws, as they are, and then of `copies` epochs, augmented.
+    """Count the batches that the first `copies` epochs of a stage draw, plain, and then the same epochs' augmented.
 
-    No more than `at_most` images are counted (two batches at least), and half of these as they are at most.
+    Plain is as the files came, but for the recipe's step `resave`, by which no file's size and quality tells its label;
+    without that step one epoch of them is all there is. No more than `at_most` images are counted (two batches at
+    least), and half of these plain at most.
     """
     import tensorflow as tf
 
@@ -98,16 +100,18 @@ def kept_counts(
 
     recipe, settings, chosen = params.chosen_recipe(), params.stage_settings(stage), _chosen(params)
     size, steps, most = settings.batch_size, settings.steps(len(training)), chosen.at_most // settings.batch_size
-    plain = max(1, min(steps, most // 2))
+    all_steps = recipe.augmentation_steps(stage)
+    of_files = [step for step in all_steps if step["op"] == "resave" and step.get("probability", 1) > 0]
+    plain_epochs = chosen.copies if of_files else 1
+    plain = max(1, min(plain_epochs * steps, most // 2))
     augmented = max(1, min(chosen.copies * steps, most - plain))
 
-    def drawn(augment: Callable[..., Any], epochs: int, batches: int) -> tf.data.Dataset:
+    def drawn(augmentation: Sequence[Mapping[str, Any]], epochs: int, batches: int) -> tf.data.Dataset:
+        augment = build_augmentation(augmentation, params.seed)
         order = (size, steps, range(epochs), recipe.balance, params.seed)
         return training_dataset(training, augment, *order).take(batches)
 
-    as_they_are = drawn(lambda images, _key: images, 1, plain)
-    steps_of_recipe = build_augmentation(recipe.augmentation_steps(stage), params.seed)
-    batches = as_they_are.concatenate(drawn(steps_of_recipe, chosen.copies, augmented))
+    batches = drawn(of_files, plain_epochs, plain).concatenate(drawn(all_steps, chosen.copies, augmented))
     counting = tf.keras.Model(network.input, network.get_layer(TEXTURE_UNITS).input)
     counts = np.empty(((plain + augmented) * size, counting.output_shape[1]), np.float32)
     labels = np.empty(len(counts), np.uint8)
@@ -140,10 +144,10 @@ def _learned(kept: KeptCounts, params: Params, stage: str, stop_if_asked: Callab
     """Return kernel and bias of the units, and of the answer, learned from standardised counts."""
     from fakeface.training_callbacks import draw_anew
 
-    size, lr, chosen = params.stage_settings(stage).batch_size, params.stage_settings(stage).lr, _chosen(params)
+    lr, chosen = params.stage_settings(stage).lr, _chosen(params)
     each = _halves(kept)
-    steps = max(1, len(each) // size)
-    layers = _layers(kept.counts.shape[1], chosen.units, params.seed, lr, steps * chosen.passes)
+    steps = max(1, len(each) // chosen.batch_size)
+    layers = _layers(kept.counts.shape[1], chosen.units, params.seed, lr * chosen.rate, steps * chosen.passes)
     order = np.random.default_rng(params.seed)
     with progress(f"{stage}: texture's training steps", steps * chosen.passes) as advance:
         for number in range(chosen.passes):
@@ -163,7 +167,7 @@ def _learned(kept: KeptCounts, params: Params, stage: str, stop_if_asked: Callab
 
 
 def _halves(kept: KeptCounts) -> Indices:
-    """Return positions of a pass: each augmented image once, and as many images as they are, in turns."""
+    """Return positions of a pass: each augmented image once, and as many plain ones, in turns."""
     augmented = np.arange(kept.plain, len(kept.labels))
     return np.concatenate([np.resize(np.arange(kept.plain), len(augmented)), augmented])
 
