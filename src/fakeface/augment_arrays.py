@@ -153,7 +153,6 @@ def jpeg_compression(images: Images, compressions: Drawn) -> Images:
 
 def jpeg(images: Images, qualities: Drawn) -> Images:
     """Encode and decode as JPEG with a quality of 1..100, colour at half resolution as most software does."""
-
     return _each_bytes(images, qualities, lambda image, row: _through_jpeg(image, int(row[0])))
 
 
