@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from fakeface import STAGES
+from fakeface.augment_arrays import jpeg
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.errors import UserError
 from fakeface.inputs import ImagePool, pool_of
@@ -43,12 +47,15 @@ def store() -> Store:
     )
 
 
-def small_params(lr: float = 0.003, **texture: int) -> Params:
+def small_params(lr: float = 0.003, steps: dict[str, Any] | None = None, **texture: int) -> Params:
     params = load_params(PROJECT / "params.yaml")
     recipe = params.recipes["textured"]
     assert recipe.texture is not None
-    small = recipe.texture.model_copy(update={"units": 16, "copies": 3, "passes": 4, **texture})
-    recipes = {"default": recipe.model_copy(update={"channels": [4, 8], "texture": small})}
+    settings = {"units": 16, "copies": 3, "passes": 4, "batch_size": 16, "rate": 1.0, **texture}
+    small = recipe.texture.model_copy(update=settings)
+    augmentation = recipe.augmentation if steps is None else dict.fromkeys(STAGES, steps)
+    changes = {"channels": [4, 8], "texture": small, "augmentation": augmentation}
+    recipes = {"default": recipe.model_copy(update=changes)}
     params = params.model_copy(update={"recipes": recipes, "image_size": SIZE, "batch_size": 16, "lr": lr})
     prepare_tensorflow("cpu", "float32", params.seed, params.deterministic)
     return params
@@ -103,7 +110,7 @@ def test_validation_images_of_one_class_leave_it_as_learned(store: Store) -> Non
     assert roc_auc_score(validation.labels, scores) > 0.95
 
 
-@pytest.mark.parametrize(("at_most", "kept"), [(50_000, (160, 3 * 160)), (100, (48, 48)), (5, (16, 16))])
+@pytest.mark.parametrize(("at_most", "kept"), [(50_000, (3 * 160, 3 * 160)), (100, (48, 48)), (5, (16, 16))])
 def test_counts_are_kept_of_whole_batches_up_to_the_most(store: Store, at_most: int, kept: tuple[int, int]) -> None:
     params = small_params(at_most=at_most)
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
@@ -113,18 +120,44 @@ def test_counts_are_kept_of_whole_batches_up_to_the_most(store: Store, at_most: 
     assert found.labels.mean() == 0.5
 
 
-def test_the_first_counts_kept_are_of_images_as_they_are(store: Store) -> None:
+@pytest.mark.parametrize("saved_again", [0.0, 0.5])
+def test_the_first_counts_kept_are_of_plain_images_with_every_kind_of_file(store: Store, saved_again: float) -> None:
+    steps = {"resave": {"probability": saved_again}, "brightness": {"low": 0.0, "high": 0.0}}
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    found = kept_counts(network, small_params(steps=steps), "stage1", parts(store)[0])
+    known = {each.tobytes() for each in counts_of(parts(store)[0].take(np.arange(160)))}
+    black = counts_of(np.zeros((1, SIZE, SIZE, 3), np.uint8))[0].tobytes()
+    as_they_came = np.mean([each.tobytes() in known for each in found.counts[: found.plain]])
+    assert found.plain == (160 if saved_again == 0 else 3 * 160)
+    assert as_they_came == pytest.approx(1 - saved_again, abs=0.1)
+    assert not any(each.tobytes() == black for each in found.counts[: found.plain])
+    assert all(each.tobytes() == black for each in found.counts[found.plain :])
+
+
+def counts_of(images: np.ndarray) -> np.ndarray:
     import tensorflow as tf
 
-    params, training = small_params(), parts(store)[0]
-    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
-    found = kept_counts(network, params, "stage1", training)
     inputs = tf.keras.Input((SIZE, SIZE, 3))
-    counting = tf.keras.Model(inputs, texture_counts(inputs))
-    known = {each.tobytes() for each in counting.predict_on_batch(training.take(np.arange(len(training))))}
-    as_they_are = [each.tobytes() in known for each in found.counts]
-    assert all(as_they_are[: found.plain])
-    assert np.mean(as_they_are[found.plain :]) < 0.5
+    found: np.ndarray = tf.keras.Model(inputs, texture_counts(inputs)).predict_on_batch(images)
+    return found
+
+
+def test_the_quality_of_a_file_tells_nothing_where_files_are_saved_again(store: Store) -> None:
+    """Every real picture was a JPEG here and no fake one, and nothing else tells them apart."""
+    rng = np.random.default_rng(5)
+    images = rng.normal(128, 20, store.images.shape).clip(0, 255).astype(np.uint8)
+    reals = store.labels == 0
+    images[reals] = jpeg(images[reals], np.full((reals.sum(), 1), 80.0))
+    training, validation = parts(replace(store, images=images))
+    told = {}
+    for probability in (0.0, 1.0):
+        network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+        params = small_params(steps={"resave": {"scale": 1, "quality": 60, "probability": probability}})
+        fit_texture(network, params, "stage1", training, validation)
+        saved = jpeg(validation.take(np.arange(len(validation))), np.full((len(validation), 1), 80.0))
+        told[probability] = texture_alone(network).predict_on_batch(saved[validation.labels == 1])[:, 1].mean()
+    assert told[0.0] < 0.1
+    assert told[1.0] > 0.3
 
 
 @pytest.mark.usefixtures("ctrl_c")
