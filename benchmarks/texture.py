@@ -15,6 +15,7 @@ from fakeface import STAGES
 from fakeface.errors import UserError, one_sentence_errors
 
 FOLDS = 4
+_SAVED_AGAIN = ((200, 75), (250, 85), (300, 75), (300, 90))  # pixels, JPEG quality
 _STRENGTH = 0.02  # C of the logistic regression: 2,028 counts, a few thousand images
 
 
@@ -68,6 +69,27 @@ def main(real: str, fake: str, split: Path, checkpoint: Path) -> None:
     }.items():
         print(f"  {name}: AUC {roc_auc_score(labels['valid'], scores):.3f}")
     print(f"  correlation of the first two: {np.corrcoef(alone, of_shapes)[0, 1]:.2f}")
+    _tell_saved_again(checkpoint, pools["valid"].take(np.flatnonzero(labels["valid"])))
+
+
+def _tell_saved_again(checkpoint: Path, fakes: npt.NDArray[np.uint8]) -> None:
+    """Print how many of the fakes are called fake as they are, and when nothing but their file has changed."""
+    from fakeface.augment_arrays import RESAMPLING_KERNELS, resave
+    from fakeface.checkpoints import load_detector
+
+    detector, facts = load_detector(checkpoint)
+    kernel = list(RESAMPLING_KERNELS).index("lanczos")
+    changed = {"as they are": fakes} | {
+        f"saved at {side} pixels and JPEG quality {quality}": resave(
+            fakes, np.tile([side / fakes.shape[1], quality, kernel], (len(fakes), 1))
+        )
+        for side, quality in _SAVED_AGAIN
+    }
+    print(f"of {len(fakes):,} validation fakes {checkpoint.name} calls fake:")
+    for name, images in changed.items():
+        batches = np.array_split(images, max(1, len(images) // 32))
+        scores = np.concatenate([detector.predict_on_batch(batch)[:, 1] for batch in batches])
+        print(f"  {name}: {np.mean(facts.calibration.apply(scores) >= facts.calibration.threshold):.3f}")
 
 
 def _counts(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -134,11 +135,11 @@ def test_the_first_counts_kept_are_of_plain_images_with_every_kind_of_file(store
     assert all(each.tobytes() == black for each in found.counts[found.plain :])
 
 
-def counts_of(images: np.ndarray) -> np.ndarray:
+def counts_of(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     import tensorflow as tf
 
     inputs = tf.keras.Input((SIZE, SIZE, 3))
-    found: np.ndarray = tf.keras.Model(inputs, texture_counts(inputs)).predict_on_batch(images)
+    found: npt.NDArray[np.float32] = tf.keras.Model(inputs, texture_counts(inputs)).predict_on_batch(images)
     return found
 
 
