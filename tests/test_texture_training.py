@@ -24,7 +24,7 @@ from fakeface.params import Params, load_params
 from fakeface.scoring import score_pool
 from fakeface.store import Store
 from fakeface.texture import FEATURES, texture_counts
-from fakeface.texture_training import fit_texture, kept_counts
+from fakeface.texture_training import fit_texture, kept_counts, of_alike_files
 
 quiet_tensorflow()
 PROJECT = Path(__file__).parents[1]
@@ -109,6 +109,42 @@ def test_validation_images_of_one_class_leave_it_as_learned(store: Store) -> Non
     scores = score_pool(texture_alone(network), validation, 16, "texture")
     np.testing.assert_allclose(scores[validation.labels == 0], fit.texture, atol=1e-6)
     assert roc_auc_score(validation.labels, scores) > 0.95
+
+
+def with_file_sizes(store: Store, **of_source: int) -> Store:
+    """Half of the real images are another camera's; files are squares of these sides."""
+    sources = np.where((store.labels == 0) & (np.arange(240) % 4 == 0), "far_camera", store.sources)
+    sides = np.array([of_source[source] for source in sources])
+    sides[0] = 99  # one file of another size does not make a source another one
+    return replace(store, sources=sources, file_sizes=np.stack([sides, sides], axis=1))
+
+
+@pytest.mark.parametrize(
+    ("far_camera", "camera", "generator", "learned_from"),
+    [
+        (200, 256, 256, {"camera", "generator"}),
+        (256, 256, 256, {"camera", "far_camera", "generator"}),
+        (200, 200, 256, set()),
+    ],
+)
+def test_it_learns_from_sources_whose_files_are_as_large_as_those_of_the_other_label(
+    store: Store, far_camera: int, camera: int, generator: int, learned_from: set[str]
+) -> None:
+    sized = with_file_sizes(store, far_camera=far_camera, camera=camera, generator=generator)
+    training, _ = parts(sized)
+    alike = of_alike_files(training)
+    assert set(alike.sources) == learned_from
+    assert len(alike) == np.isin(training.sources, list(learned_from)).sum()
+
+
+def test_where_no_real_file_has_a_fakes_size_the_texture_stays_silent(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training, validation = parts(with_file_sizes(store, far_camera=200, camera=200, generator=256))
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    fit_texture(network, small_params(), "stage1", training, validation)
+    assert set(score_pool(texture_alone(network), validation, 16, "texture")) == {0.5}
+    assert "stage1 texture: not learned, as no real file has the size of a fake one" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("at_most", "kept"), [(50_000, (3 * 160, 3 * 160)), (100, (48, 48)), (5, (16, 16))])

@@ -59,6 +59,16 @@ class ImagePool:
         pairs = zip(self.store_of, self.index_of, strict=True)
         return [str(self.stores[store].paths[index]) for store, index in pairs]
 
+    def file_sizes(self) -> Indices | None:
+        """Return the width and height of each image's file, (N, 2), or None where a store does not know them."""
+        sizes = np.empty((len(self), 2), np.int64)
+        for number, store in enumerate(self.stores):
+            if store.file_sizes is None:
+                return None
+            here = self.store_of == number
+            sizes[here] = store.file_sizes[self.index_of[here]]
+        return sizes
+
     def where(self, chosen: npt.NDArray[np.bool_]) -> ImagePool:
         """Return the pool of the images where `chosen` (N,) is true."""
         return ImagePool(

@@ -45,8 +45,9 @@ class Store:
     """Images and what is known of them, in one order.
 
     images (N, size, size, 3) uint8 RGB, memory-mapped, read-only; labels (N,) uint8, fake = 1; parts, sources and
-    paths (N,) str; `note` is to be shown with every result of them, for instance "synthetic sample"; `reencoding` is
-    what every picture went through when it was decoded, and what one that is compared with them has to go through.
+    paths (N,) str; `file_sizes` (N, 2), each file's width and height in pixels, None where they are not known; `note`
+    is to be shown with every result of them, for instance "synthetic sample"; `reencoding` is what every picture went
+    through when it was decoded, and what one that is compared with them has to go through.
     """
 
     images: npt.NDArray[np.uint8]
@@ -54,6 +55,7 @@ class Store:
     parts: npt.NDArray[np.str_]
     sources: npt.NDArray[np.str_]
     paths: npt.NDArray[np.str_]
+    file_sizes: npt.NDArray[np.int64] | None = None
     note: str | None = None
     reencoding: Reencoding | None = None
 
@@ -153,6 +155,7 @@ def open_store(folder: Path) -> Store:
         parts=np.array([row["part"] for row in rows], np.str_),
         sources=np.array([row["source"] for row in rows], np.str_),
         paths=np.array([row["path"] for row in rows], np.str_),
+        file_sizes=np.array([(row["width"], row["height"]) for row in rows], np.int64).reshape(-1, 2),
         note=facts.get("note"),
         reencoding=Reencoding(**facts["reencoding"]) if facts.get("reencoding") else None,
     )

@@ -56,28 +56,60 @@ def fit_texture(
 ) -> TextureFit:
     """Fill the layers of `network` on `texture_counts`, from counts of images of `training`, half of them augmented.
 
-    How much they add to the other half's logits is fitted on `validation`, as a calibration is.
+    It learns from `of_alike_files`; where there are none, the layers stay as they are, and that is said. How much they
+    add to the other half's logits is fitted on `validation`, as a calibration is.
 
     Raises:
         UserError: the loss is no longer a finite number.
         KeyboardInterrupt, SystemExit: asked for by a signal; raised between two steps.
     """
-    from fakeface.models import TEXTURE_LOGITS, TEXTURE_UNITS
-
     began = time.perf_counter()
     try:
         with stops_between_steps() as stop_if_asked:
-            kept = kept_counts(network, params, stage, training, stop_if_asked)
-            middle, spread = _standardised(kept.counts)
-            kernel, bias, *answer = _learned(kept, params, stage, stop_if_asked)
+            alike = of_alike_files(training)
+            if len(alike):
+                print(f"{stage} texture: learned from {', '.join(np.unique(alike.sources))}", flush=True)
+                _fill(network, params, stage, alike, stop_if_asked)
+            else:
+                print(f"{stage} texture: not learned, as no real file has the size of a fake one", flush=True)
     except (KeyboardInterrupt, SystemExit):
         print(f"{stage}: stopped while it learned the texture; the epochs before it are kept.", file=sys.stderr)
         raise
+    shapes, texture = _weighed(network, params, validation)
+    return TextureFit(shapes, texture, time.perf_counter() - began)
+
+
+def _fill(
+    network: tf.keras.Model, params: Params, stage: str, training: ImagePool, stop_if_asked: Callable[[], None]
+) -> None:
+    from fakeface.models import TEXTURE_LOGITS, TEXTURE_UNITS
+
+    kept = kept_counts(network, params, stage, training, stop_if_asked)
+    middle, spread = _standardised(kept.counts)
+    kernel, bias, *answer = _learned(kept, params, stage, stop_if_asked)
     folded = kernel / spread[:, None]
     network.get_layer(TEXTURE_UNITS).set_weights([folded, bias - middle @ folded])
     network.get_layer(TEXTURE_LOGITS).set_weights(answer)
-    shapes, texture = _weighed(network, params, validation)
-    return TextureFit(shapes, texture, time.perf_counter() - began)
+
+
+def of_alike_files(pool: ImagePool) -> ImagePool:
+    """Return the images of sources whose files mostly have a size that files of the other label have too.
+
+    Where photographs come in a size that no fake comes in, they come from elsewhere, and their finest texture tells
+    where from and not what made them (docs/generalization.md, eighth series). Where sizes are not known: all of `pool`.
+    """
+    sizes = pool.file_sizes()
+    if sizes is None:
+        return pool
+    usual: dict[int, dict[str, tuple[int, int]]] = {0: {}, 1: {}}
+    for source in np.unique(pool.sources):
+        of_source = pool.sources == source
+        found, times = np.unique(sizes[of_source], axis=0, return_counts=True)
+        width, height = found[times.argmax()]
+        usual[int(pool.labels[of_source][0])][str(source)] = (int(width), int(height))
+    shared = set(usual[0].values()) & set(usual[1].values())
+    alike = [source for of_label in usual.values() for source, size in of_label.items() if size in shared]
+    return pool.where(np.isin(pool.sources, alike))
 
 
 def kept_counts(
