@@ -63,28 +63,6 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
     model.fit(batches, epochs=EPOCHS, steps_per_epoch=per_epoch, callbacks=[pauses], verbose=0)
 
 
-def learn_textures(turns: Turns, store: Path, recipe: str, images: int) -> None:
-    """Count and learn the texture of `images` images a turn in stage 2's way; its weighing is left out."""
-    from fakeface.device import prepare_tensorflow
-
-    params = params_of(recipe)
-    prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
-    import numpy as np
-
-    from fakeface.inputs import pool_of
-    from fakeface.store import open_store
-    from fakeface.texture_training import fit_texture, images_counted
-
-    pool = pool_of([open_store(store)], "train")
-    some = pool.where(np.arange(len(pool)) < images)
-    network = fresh_network(params)
-    counted = sum(images_counted(params, "stage2", len(some)))
-    goes_on = turns.begin()
-    while goes_on:
-        fit_texture(network, params, "stage2", some, some.where(np.arange(len(some)) < 2))
-        goes_on = turns.end(counted)
-
-
 def fresh_network(params: Params) -> Any:
     """Return the chosen recipe's network with fresh weights."""
     from fakeface.models import build_network
