@@ -6,17 +6,22 @@ Reads datasets/split and models/stage3.h5 of this folder; no held-out image is l
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import numpy as np
 import numpy.typing as npt
 
 from fakeface import STAGES
+from fakeface.calibration import Calibration
 from fakeface.errors import UserError, one_sentence_errors
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 FOLDS = 4
 _SAVED_AGAIN = ((200, 75), (250, 85), (300, 75), (300, 90))  # pixels, JPEG quality
-_STRENGTH = 0.02  # C of the logistic regression: 2,028 counts, a few thousand images
+_STRENGTH = 0.02  # C of the logistic regression: 2,716 counts, a few thousand images
 
 
 @click.command(help=__doc__)
@@ -55,10 +60,10 @@ def main(real: str, fake: str, split: Path, checkpoint: Path) -> None:
     folds = cross_val_predict(model, every, all_labels, cv=FOLDS, method="decision_function")
     print(f"counts, {FOLDS} folds of {len(all_labels):,} images: AUC {roc_auc_score(all_labels, folds):.3f}")
     alone = model.fit(counts["train"], labels["train"]).decision_function(counts["valid"])
-    whole, _ = load_checkpoint(checkpoint)
+    whole, facts = load_checkpoint(checkpoint)
+    detector, shapes = with_mirrored_view(whole), with_mirrored_view(shapes_alone(whole))
     of_both, of_shapes = (
-        logit(score_pool(with_mirrored_view(network), pools["valid"], 32, f"with {checkpoint.name}"))
-        for network in (whole, shapes_alone(whole))
+        logit(score_pool(network, pools["valid"], 32, f"with {checkpoint.name}")) for network in (detector, shapes)
     )
     print(f"on {len(alone):,} validation images, learned from {len(labels['train']):,} training images:")
     for name, scores in {
@@ -69,15 +74,13 @@ def main(real: str, fake: str, split: Path, checkpoint: Path) -> None:
     }.items():
         print(f"  {name}: AUC {roc_auc_score(labels['valid'], scores):.3f}")
     print(f"  correlation of the first two: {np.corrcoef(alone, of_shapes)[0, 1]:.2f}")
-    _tell_saved_again(checkpoint, pools["valid"].take(np.flatnonzero(labels["valid"])))
+    _tell_saved_again(detector, facts.calibration, pools["valid"].take(np.flatnonzero(labels["valid"])))
 
 
-def _tell_saved_again(checkpoint: Path, fakes: npt.NDArray[np.uint8]) -> None:
+def _tell_saved_again(detector: tf.keras.Model, calibration: Calibration, fakes: npt.NDArray[np.uint8]) -> None:
     """Print how many of the fakes are called fake as they are, and when nothing but their file has changed."""
     from fakeface.augment_arrays import RESAMPLING_KERNELS, resave
-    from fakeface.checkpoints import load_detector
 
-    detector, facts = load_detector(checkpoint)
     kernel = list(RESAMPLING_KERNELS).index("lanczos")
     changed = {"as they are": fakes} | {
         f"saved at {side} pixels and JPEG quality {quality}": resave(
@@ -85,11 +88,11 @@ def _tell_saved_again(checkpoint: Path, fakes: npt.NDArray[np.uint8]) -> None:
         )
         for side, quality in _SAVED_AGAIN
     }
-    print(f"of {len(fakes):,} validation fakes {checkpoint.name} calls fake:")
+    print(f"of {len(fakes):,} validation fakes called fake at the stored threshold:")
     for name, images in changed.items():
         batches = np.array_split(images, max(1, len(images) // 32))
         scores = np.concatenate([detector.predict_on_batch(batch)[:, 1] for batch in batches])
-        print(f"  {name}: {np.mean(facts.calibration.apply(scores) >= facts.calibration.threshold):.3f}")
+        print(f"  {name}: {np.mean(calibration.apply(scores) >= calibration.threshold):.3f}")
 
 
 def _counts(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

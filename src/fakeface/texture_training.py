@@ -131,17 +131,19 @@ def kept_counts(
     from fakeface.models import TEXTURE_UNITS
 
     recipe, settings, chosen = params.chosen_recipe(), params.stage_settings(stage), _chosen(params)
-    size, steps = settings.batch_size, settings.steps(len(training))
+    size, steps, most = settings.batch_size, settings.steps(len(training)), chosen.at_most // settings.batch_size
     all_steps = recipe.augmentation_steps(stage)
-    of_files = _steps_of_files(params, stage)
-    plain, augmented = (images // size for images in images_counted(params, stage, len(training)))
+    of_files = [step for step in all_steps if step["op"] == "resave" and step.get("probability", 1) > 0]
+    plain_epochs = chosen.copies if of_files else 1
+    plain = max(1, min(plain_epochs * steps, most // 2))
+    augmented = max(1, min(chosen.copies * steps, most - plain))
 
     def drawn(augmentation: Sequence[Mapping[str, Any]], epochs: int, batches: int) -> tf.data.Dataset:
         augment = build_augmentation(augmentation, params.seed)
         order = (size, steps, range(epochs), recipe.balance, params.seed)
         return training_dataset(training, augment, *order).take(batches)
 
-    batches = drawn(of_files, chosen.copies, plain).concatenate(drawn(all_steps, chosen.copies, augmented))
+    batches = drawn(of_files, plain_epochs, plain).concatenate(drawn(all_steps, chosen.copies, augmented))
     counting = tf.keras.Model(network.input, network.get_layer(TEXTURE_UNITS).input)
     counts = np.empty(((plain + augmented) * size, counting.output_shape[1]), np.float32)
     labels = np.empty(len(counts), np.uint8)
@@ -152,21 +154,6 @@ def kept_counts(
             advance(size)
             stop_if_asked()
     return KeptCounts(counts, labels, plain * size)
-
-
-def images_counted(params: Params, stage: str, training_images: int) -> tuple[int, int]:
-    """Return of how many plain images, and of how many augmented ones, `kept_counts` keeps counts."""
-    chosen, settings = _chosen(params), params.stage_settings(stage)
-    steps, most = settings.steps(training_images), chosen.at_most // settings.batch_size
-    plain_epochs = chosen.copies if _steps_of_files(params, stage) else 1
-    plain = max(1, min(plain_epochs * steps, most // 2))
-    augmented = max(1, min(chosen.copies * steps, most - plain))
-    return plain * settings.batch_size, augmented * settings.batch_size
-
-
-def _steps_of_files(params: Params, stage: str) -> list[dict[str, Any]]:
-    steps = params.chosen_recipe().augmentation_steps(stage)
-    return [step for step in steps if step["op"] == "resave" and step.get("probability", 1) > 0]
 
 
 def _chosen(params: Params) -> Texture:
