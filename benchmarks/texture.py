@@ -80,6 +80,7 @@ def main(real: str, fake: str, split: Path, checkpoint: Path) -> None:
 def _tell_saved_again(detector: tf.keras.Model, calibration: Calibration, fakes: npt.NDArray[np.uint8]) -> None:
     """Print how many of the fakes are called fake as they are, and when nothing but their file has changed."""
     from fakeface.augment_arrays import RESAMPLING_KERNELS, resave
+    from fakeface.scoring import raw_scores
 
     kernel = list(RESAMPLING_KERNELS).index("lanczos")
     changed = {"as they are": fakes} | {
@@ -91,7 +92,7 @@ def _tell_saved_again(detector: tf.keras.Model, calibration: Calibration, fakes:
     print(f"of {len(fakes):,} validation fakes called fake at the stored threshold:")
     for name, images in changed.items():
         batches = np.array_split(images, max(1, len(images) // 32))
-        scores = np.concatenate([detector.predict_on_batch(batch)[:, 1] for batch in batches])
+        scores = np.concatenate([raw_scores(detector, batch) for batch in batches])
         print(f"  {name}: {np.mean(calibration.apply(scores) >= calibration.threshold):.3f}")
 
 

@@ -22,6 +22,7 @@ from fakeface.image_checks import RejectedImage
 from fakeface.image_files import list_images
 from fakeface.images import read_image
 from fakeface.preprocessing import Crop
+from fakeface.scoring import raw_scores
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -87,8 +88,7 @@ def score_files(
 def _scores(images: Sequence[Image], model: tf.keras.Model, facts: CheckpointFacts) -> list[float]:
     if not images:
         return []
-    raw = np.asarray(model.predict_on_batch(np.stack(images).astype(np.float32)))[:, 1]
-    scores: list[float] = facts.calibration.apply(raw).tolist()
+    scores: list[float] = facts.calibration.apply(raw_scores(model, np.stack(images))).tolist()
     return scores
 
 

@@ -19,7 +19,7 @@ from fakeface.pairs import TEST, face_names, pairs_or_all
 from fakeface.params import Pair
 from fakeface.progress import progress
 from fakeface.robustness import PERTURBATIONS, evenly_drawn_rows, robustness_rows
-from fakeface.scoring import Scores, score_pool
+from fakeface.scoring import Scores, raw_scores, score_pool
 from fakeface.store import Store
 
 
@@ -129,7 +129,7 @@ def robustness_of_checkpoint(
     with progress("robustness: perturbed images scored", len(PERTURBATIONS) * len(drawn)) as advance:
 
         def score(images: npt.NDArray[np.uint8]) -> Scores:
-            raw = np.asarray(model.predict_on_batch(images.astype(np.float32)))[:, 1]
+            raw = raw_scores(model, images)
             advance(len(images))
             return facts.calibration.apply(raw)
 

@@ -1,7 +1,7 @@
 """The detector as MLflow serves it: images in, calibrated scores and decisions out.
 
 MLflow keeps a copy of this very file beside the checkpoint, and runs it where fakeface is not installed: it imports
-nothing of ours, and says in its own words what `models.with_mirrored_view`, `Calibration.apply` and
+nothing of ours, and says in its own words what `models.with_mirrored_view`, `raw_scores`, `Calibration.apply` and
 `predict.decision` say.
 """
 
@@ -41,9 +41,12 @@ class Detector(PythonModel):  # type: ignore[misc, unused-ignore]
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Images (N, size, size, 3) RGB in 0..255 → N rows: `score`, P(fake), and `decision`, fake, real or unsure."""
         batches = [model_input[start : start + _BATCH] for start in range(0, len(model_input), _BATCH)]
-        raw = [np.asarray(self.network.predict_on_batch(np.asarray(each, np.float32)))[:, 1] for each in batches]
-        scores = self._calibrated(np.concatenate(raw) if raw else np.empty(0))
+        scores = self._calibrated(np.concatenate([self._raw(each) for each in batches]) if batches else np.empty(0))
         return pd.DataFrame({"score": scores, "decision": self._decisions(scores)})
+
+    def _raw(self, images: Any) -> Any:
+        real, fake = np.asarray(self.network.predict_on_batch(np.asarray(images, np.float32)), np.float64).T
+        return np.where(fake > real, 1 - real, fake)  # float32 has few numbers near 1, and many near 0
 
     def _calibrated(self, raw: Any) -> Any:
         clipped = np.clip(np.asarray(raw, np.float64), _CLIP, 1 - _CLIP)
