@@ -25,6 +25,9 @@ _TAPS = (
     (((-0.25, 0.5, -0.25, 0), (0.5, -1, 0.5, 0), (-0.25, 0.5, -0.25, 0)), 1.0),
 )
 _COLOURS = 3
+# Of a weight, in steps: sums over pixels of 0 to 255 are then exact in float32 in whatever order they are taken, so
+# that a residual which lies just between two steps is counted alike in training, evaluation and serving
+_UNIT = 1 / 1024
 _KINDS = len(_TAPS) * _COLOURS
 # Residuals that stand together, and how many steps off zero one is told apart; one beyond is counted as the farthest
 _ROW, _ROW_FARTHEST = 4, 2
@@ -104,12 +107,16 @@ def _arrangements(places: int, farthest: int) -> int:
 
 def _residual_kernel() -> npt.NDArray[np.float32]:
     """Each of _TAPS on luminance, on both chromas, and then on red, green and blue, in its steps: (3, 4, 3, 24)."""
+
+    def residual(taps: Any, colour: npt.NDArray[np.float64], step: float) -> npt.NDArray[np.float64]:
+        return np.multiply.outer(np.array(taps), np.rint(colour / (step * _UNIT)) * _UNIT)
+
     converted = [
-        np.multiply.outer(np.array(taps), colour) / (step if number == 0 else step / 2)
+        residual(taps, colour, step if number == 0 else step / 2)
         for number, colour in enumerate(_TO_YCBCR)
         for taps, step in _TAPS
     ]
-    plain = [np.multiply.outer(np.array(taps), colour) / step for taps, step in _TAPS for colour in np.eye(_COLOURS)]
+    plain = [residual(taps, colour, step) for taps, step in _TAPS for colour in np.eye(_COLOURS)]
     kernel: npt.NDArray[np.float32] = np.stack([*converted, *plain], axis=-1).astype(np.float32)
     return kernel
 
