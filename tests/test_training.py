@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from fakeface import STAGES
-from fakeface.calibration import Calibration
+from fakeface.augment import build_augmentation
+from fakeface.calibration import Calibration, fit_calibration
 from fakeface.checkpoints import save_checkpoint
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.errors import UserError
@@ -142,6 +143,16 @@ def test_scoring_keeps_order_and_pixels() -> None:
     np.testing.assert_array_equal(images, pool.take(np.arange(len(pool))))
 
 
+def test_images_saved_again_keep_their_order_and_are_the_same_at_every_scoring() -> None:
+    pool = pool_of([faces(40, 3)], "test")
+    augment = build_augmentation([{"op": "resave", "scale": 1.5, "quality": 60, "probability": 1.0}], seed=4)
+    again = [np.concatenate([images for images, _ in scoring_dataset(pool, 3, augment=augment)]) for _ in range(2)]
+    np.testing.assert_array_equal(*again)
+    distances = np.abs(again[0][:, None] - pool.take(np.arange(len(pool)))).mean(axis=(2, 3, 4))
+    assert (distances > 0).all()
+    np.testing.assert_array_equal(distances.argmin(axis=1), np.arange(len(pool)))
+
+
 def test_tf_datas_tuner_is_off_in_both_datasets() -> None:
     pool = pool_of([faces(40, 3)], "test")
     batches = training_dataset(pool, lambda images, key: images, 4, 2, range(1), "none", seed=4)
@@ -157,6 +168,18 @@ def test_a_stage_learns_and_is_calibrated(first_stage: TrainedStage, stores: dic
     assert np.mean((calibration.apply(scores) >= calibration.threshold) == test.labels) > 0.85
     assert calibration.sources == ("camera", "generator")
     assert calibration.n_real + calibration.n_fake == len(pool_of([stores["stage1"]], "valid"))
+
+
+def test_the_threshold_is_fitted_on_files_of_every_kind(first_stage: TrainedStage, stores: dict[str, Store]) -> None:
+    steps = small_params().chosen_recipe().augmentation_steps("stage1")
+    saved_again = build_augmentation([step for step in steps if step["op"] == "resave"], small_params().seed)
+    validation = pool_of([stores["stage1"]], "valid")
+    fitted = {}
+    for name, augment in (("as they came", None), ("of every kind", saved_again)):
+        scores = score_pool(with_mirrored_view(first_stage.model), validation, 32, name, augment)
+        rows = (["valid"] * len(validation), validation.sources.tolist(), validation.labels)
+        fitted[name] = fit_calibration(*rows, scores)
+    assert first_stage.facts.calibration == fitted["of every kind"] != fitted["as they came"]
 
 
 @pytest.mark.usefixtures("ctrl_c")

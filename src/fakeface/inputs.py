@@ -173,9 +173,8 @@ def training_dataset(
     parts = steps_per_epoch * share.count
     numbers = tf.data.Dataset.range(epochs.start * parts, epochs.stop * parts)
     batch = tf.autograph.experimental.do_not_convert(batch)  # plain TensorFlow; converting it takes a second
-    side_by_side = min(MOST_READERS, max(2, os.cpu_count() or 1))
-    batches = numbers.map(batch, num_parallel_calls=side_by_side, deterministic=True).prefetch(2 + 2 * share.count)
-    return _not_tuned(batches)
+    batches = numbers.map(batch, num_parallel_calls=_side_by_side(), deterministic=True)
+    return _not_tuned(batches.prefetch(2 + 2 * share.count))
 
 
 def scoring_steps(pool: ImagePool, batch_size: int) -> int:
@@ -183,10 +182,13 @@ def scoring_steps(pool: ImagePool, batch_size: int) -> int:
     return -(-len(pool) // batch_size)
 
 
-def scoring_dataset(pool: ImagePool, batch_size: int, share: Share = WHOLE) -> tf.data.Dataset:
-    """Return batches (images float32 in 0..255, labels) of the whole pool in its order, once, nothing changed.
+def scoring_dataset(
+    pool: ImagePool, batch_size: int, share: Share = WHOLE, augment: Callable[..., Any] | None = None
+) -> tf.data.Dataset:
+    """Return batches (images float32 in 0..255, labels) of the whole pool in its order, once, as they are.
 
-    With `share`, its parts of each batch; they differ by an image where the batch cannot be divided equally.
+    With `share`, its parts of each batch; they differ by an image where the batch cannot be divided equally. With
+    `augment`, each batch after it, the same whenever it is asked for.
     """
     import tensorflow as tf
 
@@ -200,10 +202,18 @@ def scoring_dataset(pool: ImagePool, batch_size: int, share: Share = WHOLE) -> t
 
     def batch(number: Any) -> tuple[Any, Any]:
         images, labels = read(number)
+        if augment:
+            images = augment(images, tf.stack([tf.constant(0, tf.int64), number]))
         return tf.cast(images, tf.float32), labels
 
     numbers = tf.data.Dataset.range(scoring_steps(pool, batch_size) * share.count)
-    return _not_tuned(numbers.map(tf.autograph.experimental.do_not_convert(batch)).prefetch(4))
+    side_by_side = {"num_parallel_calls": _side_by_side(), "deterministic": True} if augment else {}
+    batch = tf.autograph.experimental.do_not_convert(batch)
+    return _not_tuned(numbers.map(batch, **side_by_side).prefetch(4))
+
+
+def _side_by_side() -> int:
+    return min(MOST_READERS, max(2, os.cpu_count() or 1))
 
 
 def _not_tuned(batches: tf.data.Dataset) -> tf.data.Dataset:

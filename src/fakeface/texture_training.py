@@ -21,7 +21,7 @@ from fakeface.errors import UserError
 from fakeface.inputs import ImagePool, Indices, training_dataset
 from fakeface.params import Params
 from fakeface.progress import progress
-from fakeface.scoring import Scores, score_pool
+from fakeface.scoring import score_pool
 from fakeface.stopping import stops_between_steps
 
 if TYPE_CHECKING:
@@ -31,15 +31,6 @@ if TYPE_CHECKING:
 
 Counts = npt.NDArray[np.float32]
 _LEAST_SPREAD = 0.5  # of the root of a count that varies by chance alone (Poisson); also of one that never varied here
-
-
-@dataclass(frozen=True)
-class TextureFit:
-    """Raw scores (N,) of the validation images by each half alone, and how long all of it took."""
-
-    shapes: Scores
-    texture: Scores
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -53,11 +44,11 @@ class KeptCounts:
 
 def fit_texture(
     network: tf.keras.Model, params: Params, stage: str, training: ImagePool, validation: ImagePool
-) -> TextureFit:
+) -> float:
     """Fill the layers of `network` on `texture_counts`, from counts of images of `training`, half of them augmented.
 
     It learns from `of_alike_files`; where there are none, the layers stay as they are, and that is said. How much they
-    add to the other half's logits is fitted on `validation`, as a calibration is.
+    add to the other half's logits is fitted on `validation`, as a calibration is. Returns how many seconds it took.
 
     Raises:
         UserError: the loss is no longer a finite number.
@@ -75,8 +66,8 @@ def fit_texture(
     except (KeyboardInterrupt, SystemExit):
         print(f"{stage}: stopped while it learned the texture; the epochs before it are kept.", file=sys.stderr)
         raise
-    shapes, texture = _weighed(network, params, validation)
-    return TextureFit(shapes, texture, time.perf_counter() - began)
+    fit_share(network, params, stage, validation)
+    return time.perf_counter() - began
 
 
 def _fill(
@@ -127,14 +118,14 @@ def kept_counts(
     """
     import tensorflow as tf
 
-    from fakeface.augment import build_augmentation
+    from fakeface.augment import build_augmentation, of_files
     from fakeface.models import TEXTURE_UNITS
 
     recipe, settings, chosen = params.chosen_recipe(), params.stage_settings(stage), _chosen(params)
     size, steps, most = settings.batch_size, settings.steps(len(training)), chosen.at_most // settings.batch_size
     all_steps = recipe.augmentation_steps(stage)
-    of_files = [step for step in all_steps if step["op"] == "resave" and step.get("probability", 1) > 0]
-    plain_epochs = chosen.copies if of_files else 1
+    plain_steps = of_files(all_steps)
+    plain_epochs = chosen.copies if plain_steps else 1
     plain = max(1, min(plain_epochs * steps, most // 2))
     augmented = max(1, min(chosen.copies * steps, most - plain))
 
@@ -143,7 +134,7 @@ def kept_counts(
         order = (size, steps, range(epochs), recipe.balance, params.seed)
         return training_dataset(training, augment, *order).take(batches)
 
-    batches = drawn(of_files, plain_epochs, plain).concatenate(drawn(all_steps, chosen.copies, augmented))
+    batches = drawn(plain_steps, plain_epochs, plain).concatenate(drawn(all_steps, chosen.copies, augmented))
     counting = tf.keras.Model(network.input, network.get_layer(TEXTURE_UNITS).input)
     counts = np.empty(((plain + augmented) * size, counting.output_shape[1]), np.float32)
     labels = np.empty(len(counts), np.uint8)
@@ -225,21 +216,24 @@ def _layers(features: int, units: int, seed: int, lr: float, steps: int) -> tf.k
     return network
 
 
-def _weighed(network: tf.keras.Model, params: Params, validation: ImagePool) -> tuple[Scores, Scores]:
+def fit_share(network: tf.keras.Model, params: Params, stage: str, validation: ImagePool) -> None:
     """Scale the texture's logits so that their sum with the other half's is best on validation images.
 
-    Both slopes of a Platt scaling of two logits are fitted, and their ratio is the scale. Returns both halves' scores.
+    Both slopes of a Platt scaling of two logits are fitted, and their ratio is the scale. The images come in every kind
+    of file, by the recipe's step `resave`, or this half would be trusted as files of known kinds deserve it.
     """
+    from fakeface.augment import build_augmentation, of_files
     from fakeface.models import TEXTURE_LOGITS, shapes_alone, texture_alone, with_mirrored_view
 
-    size, shapes_network = params.validation_batch_size, shapes_alone(network)
-    if params.chosen_recipe().mirrored_view:
+    if len(np.unique(validation.labels)) < 2:
+        return
+    recipe, size, shapes_network = params.chosen_recipe(), params.validation_batch_size, shapes_alone(network)
+    if recipe.mirrored_view:
         shapes_network = with_mirrored_view(shapes_network)
-    shapes = score_pool(shapes_network, validation, size, "validation images")
-    texture = score_pool(texture_alone(network), validation, size, "their texture")
-    if len(np.unique(validation.labels)) == 2:
-        logits = np.stack([logit(shapes), logit(texture)], axis=1)
-        (of_shapes, of_texture), _ = fit_slopes_and_bias(validation.labels, logits)
-        layer = network.get_layer(TEXTURE_LOGITS)
-        layer.set_weights([each * np.float32(of_texture / of_shapes) for each in layer.get_weights()])
-    return shapes, texture
+    augment = build_augmentation(of_files(recipe.augmentation_steps(stage)), params.seed)
+    shapes = score_pool(shapes_network, validation, size, "validation images", augment)
+    texture = score_pool(texture_alone(network), validation, size, "their texture", augment)
+    logits = np.stack([logit(shapes), logit(texture)], axis=1)
+    (of_shapes, of_texture), _ = fit_slopes_and_bias(validation.labels, logits)
+    layer = network.get_layer(TEXTURE_LOGITS)
+    layer.set_weights([each * np.float32(of_texture / of_shapes) for each in layer.get_weights()])

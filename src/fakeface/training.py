@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from fakeface.distribution import Distribution, Replicas
-    from fakeface.texture_training import TextureFit
     from fakeface.training_callbacks import EpochListener, Reporter
 
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr")
@@ -223,7 +222,7 @@ class TrainedStage:
     model: tf.keras.Model
     facts: CheckpointFacts
     fit: FitResult
-    texture: TextureFit | None
+    texture_seconds: float
     validation: dict[str, Any]
 
 
@@ -258,10 +257,10 @@ def train_stage(
         _refuse_another_network(previous, facts, params)
     training, validation = pool_of(seen, "train"), pool_of(seen, "valid")
     fit = fit_stage(shapes_alone(model), params, stage, training, validation, listeners, saved, distribution)
-    texture = fit_texture(model, params, stage, training, validation) if recipe.texture else None
+    texture_seconds = fit_texture(model, params, stage, training, validation) if recipe.texture else 0.0
     scorer = with_mirrored_view(model) if recipe.mirrored_view else model
     scores = score_pool(scorer, validation, params.validation_batch_size, "validation images")
-    calibration = _calibration(validation, scores) if recipe.calibrate else Calibration()
+    calibration = _calibration(scorer, params, stage, validation, scores) if recipe.calibrate else Calibration()
     facts = CheckpointFacts(
         stage=stage,
         recipe=params.recipe,
@@ -277,7 +276,7 @@ def train_stage(
         texture_units=recipe.texture.units if recipe.texture else 0,
     )
     metrics = validation_metrics(validation, calibration.apply(scores), calibration)
-    return TrainedStage(model, facts, fit, texture, metrics)
+    return TrainedStage(model, facts, fit, texture_seconds, metrics)
 
 
 def help_train_stage(params: Params, stage: str, stores: Mapping[str, Store], distribution: Distribution) -> None:
@@ -323,7 +322,19 @@ def _network_in_words(name: str, channels: Sequence[int], image_size: int, textu
     return f"'{name}' of {', '.join(map(str, channels))} channels for {image_size} pixels{texture}"
 
 
-def _calibration(validation: ImagePool, scores: Scores) -> Calibration:
+def _calibration(
+    scorer: tf.keras.Model, params: Params, stage: str, validation: ImagePool, scores: Scores
+) -> Calibration:
+    """Fit it on `scores` of the validation images, or of these in every kind of file where the recipe saves some again.
+
+    A source that the training does not know comes in files of a kind of its own, so that is what the threshold is for.
+    """
+    from fakeface.augment import build_augmentation, of_files
+
+    steps = of_files(params.chosen_recipe().augmentation_steps(stage))
+    if steps:
+        augment = build_augmentation(steps, params.seed)
+        scores = score_pool(scorer, validation, params.validation_batch_size, "them saved again", augment)
     return fit_calibration(["valid"] * len(validation), validation.sources.tolist(), validation.labels, scores)
 
 
