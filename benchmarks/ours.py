@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,28 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
     compile_for_training(model, chosen.schedule, settings.lr, per_epoch * EPOCHS, chosen.weight_decay)
     pauses = Pauses(turns, max(1, images // size), size)
     model.fit(batches, epochs=EPOCHS, steps_per_epoch=per_epoch, callbacks=[pauses], verbose=0)
+
+
+def learn_textures(turns: Turns, store: Path, recipe: str, images: int) -> None:
+    """Count and learn the texture of `images` images a turn in stage 2's way; its weighing is left out."""
+    from fakeface.device import prepare_tensorflow
+
+    params = params_of(recipe)
+    prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
+    import numpy as np
+
+    from fakeface.inputs import pool_of
+    from fakeface.store import open_store
+    from fakeface.texture_training import fit_texture, images_counted
+
+    pool = pool_of([replace(open_store(store), file_sizes=None)], "train")  # else perhaps no file is alike
+    some = pool.where(np.arange(len(pool)) < images)
+    network = fresh_network(params)
+    counted = sum(images_counted(params, "stage2", len(some)))
+    goes_on = turns.begin()
+    while goes_on:
+        fit_texture(network, params, "stage2", some, some.where(np.arange(len(some)) < 2))
+        goes_on = turns.end(counted)
 
 
 def fresh_network(params: Params) -> Any:

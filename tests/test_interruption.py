@@ -118,7 +118,7 @@ def result(folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "kills"), [("seed", 2), pytest.param("textured", 3, marks=[pytest.mark.slow, pytest.mark.system])]
+    ("recipe", "kills"), [("seed", 2), pytest.param("default", 3, marks=[pytest.mark.slow, pytest.mark.system])]
 )
 def test_a_training_killed_at_random_moments_ends_with_the_bytes_of_one_in_one_go(
     recipe: str, kills: int, tmp_path: Path

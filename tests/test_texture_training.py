@@ -50,7 +50,7 @@ def store() -> Store:
 
 def small_params(lr: float = 0.003, steps: dict[str, Any] | None = None, **texture: int) -> Params:
     params = load_params(PROJECT / "params.yaml")
-    recipe = params.recipes["textured"]
+    recipe = params.recipes["default"]
     assert recipe.texture is not None
     settings = {"units": 16, "copies": 3, "passes": 4, "batch_size": 16, "rate": 1.0, **texture}
     small = recipe.texture.model_copy(update=settings)

@@ -53,7 +53,7 @@ def faces(count: int, seed: int, sources: tuple[str, str] = ("camera", "generato
 
 def small_params(**changes: object) -> Params:
     params = load_params(PROJECT / "params.yaml")
-    recipe = params.recipes["textured"]  # so that what is tested of a stage is so with the layer on the texture too
+    recipe = params.recipes["default"]
     assert recipe.texture is not None
     texture = recipe.texture.model_copy(update={"units": 8, "copies": 1, "passes": 1})
     narrow = recipe.model_copy(update={"channels": list(CHANNELS), "texture": texture})

@@ -121,22 +121,18 @@ def kept_counts(
     from fakeface.augment import build_augmentation, of_files
     from fakeface.models import TEXTURE_UNITS
 
-    recipe, settings, chosen = params.chosen_recipe(), params.stage_settings(stage), _chosen(params)
-    size, steps, most = settings.batch_size, settings.steps(len(training)), chosen.at_most // settings.batch_size
-    all_steps = recipe.augmentation_steps(stage)
-    plain_steps = of_files(all_steps)
-    plain_epochs = chosen.copies if plain_steps else 1
-    plain = max(1, min(plain_epochs * steps, most // 2))
-    augmented = max(1, min(chosen.copies * steps, most - plain))
+    recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
+    size, all_steps = settings.batch_size, recipe.augmentation_steps(stage)
+    plain, augmented = images_counted(params, stage, len(training))
 
-    def drawn(augmentation: Sequence[Mapping[str, Any]], epochs: int, batches: int) -> tf.data.Dataset:
+    def drawn(augmentation: Sequence[Mapping[str, Any]], images: int) -> tf.data.Dataset:
         augment = build_augmentation(augmentation, params.seed)
-        order = (size, steps, range(epochs), recipe.balance, params.seed)
-        return training_dataset(training, augment, *order).take(batches)
+        order = (size, settings.steps(len(training)), range(_chosen(params).copies), recipe.balance, params.seed)
+        return training_dataset(training, augment, *order).take(images // size)
 
-    batches = drawn(plain_steps, plain_epochs, plain).concatenate(drawn(all_steps, chosen.copies, augmented))
+    batches = drawn(of_files(all_steps), plain).concatenate(drawn(all_steps, augmented))
     counting = tf.keras.Model(network.input, network.get_layer(TEXTURE_UNITS).input)
-    counts = np.empty(((plain + augmented) * size, counting.output_shape[1]), np.float32)
+    counts = np.empty((plain + augmented, counting.output_shape[1]), np.float32)
     labels = np.empty(len(counts), np.uint8)
     with progress(f"{stage}: counting textures", len(counts)) as advance:
         for start, (images, of_images) in zip(range(0, len(counts), size), batches, strict=True):
@@ -144,7 +140,18 @@ def kept_counts(
             labels[start : start + size] = of_images
             advance(size)
             stop_if_asked()
-    return KeptCounts(counts, labels, plain * size)
+    return KeptCounts(counts, labels, plain)
+
+
+def images_counted(params: Params, stage: str, images: int) -> tuple[int, int]:
+    """Return how many plain and how many augmented images `kept_counts` counts, from a pool of `images`."""
+    from fakeface.augment import of_files
+
+    settings, chosen = params.stage_settings(stage), _chosen(params)
+    size, steps, most = settings.batch_size, settings.steps(images), chosen.at_most // settings.batch_size
+    plain_epochs = chosen.copies if of_files(params.chosen_recipe().augmentation_steps(stage)) else 1
+    plain = max(1, min(plain_epochs * steps, most // 2))
+    return plain * size, max(1, min(chosen.copies * steps, most - plain)) * size
 
 
 def _chosen(params: Params) -> Texture:

@@ -155,6 +155,14 @@ def make_project(folder: Path, home: Path) -> Project:
             "data.rejected_share": 0.2,
             "data.split": {"train": 0.6, "valid": 0.2, "test": 0.2},  # so that no part of so few images is empty
             "recipes.default.channels": [4, 8],
+            "recipes.default.texture": {
+                "units": 4,
+                "copies": 1,
+                "at_most": 1000,
+                "batch_size": 32,
+                "rate": 1.0,
+                "passes": 1,
+            },
             "evaluate.bootstrap": 50,
             "data.profiles": {"sample": project.params()["data"]["profiles"]["sample"]},  # DVC copies all of them often
         }
