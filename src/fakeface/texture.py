@@ -45,16 +45,17 @@ def texture_counts(images: Any) -> Any:
     from tensorflow.keras import layers
 
     fixed: dict[str, Any] = {"trainable": False, "dtype": "float32"}  # float32 whatever the precision policy
-    residuals = layers.Conv2D(2 * _KINDS, (3, 4), use_bias=False, name="texture_residuals", **fixed)
+    of_picture = layers.Conv2D(_KINDS, (3, 4), use_bias=False, name="texture_residuals", **fixed)
+    of_colours = layers.Conv2D(_KINDS, (3, 4), use_bias=False, name="texture_colour_residuals", **fixed)
     rows = layers.DepthwiseConv2D((1, _ROW), name="texture_rows", **fixed)
     triples = layers.Conv2D(len(_TAPS), 1, name="texture_triples", **fixed)
     counts_of_rows, counts_of_triples = [], []
     for view in (images, tf.transpose(images, (0, 2, 1, 3))):
-        found = residuals(view)
-        of_rows, of_triples = _steps(found[..., :_KINDS], _ROW_FARTHEST), _steps(found[..., _KINDS:], _TRIPLE_FARTHEST)
-        counts_of_rows.append(_counted(rows(of_rows), _KINDS * _arrangements(_ROW, _ROW_FARTHEST)))
-        counts_of_triples.append(_counted(triples(of_triples), len(_TAPS) * _arrangements(_TRIPLE, _TRIPLE_FARTHEST)))
-    residuals.set_weights([_residual_kernel()])
+        in_rows, in_colours = _steps(of_picture(view), _ROW_FARTHEST), _steps(of_colours(view), _TRIPLE_FARTHEST)
+        counts_of_rows.append(_counted(rows(in_rows), _KINDS * _arrangements(_ROW, _ROW_FARTHEST)))
+        counts_of_triples.append(_counted(triples(in_colours), len(_TAPS) * _arrangements(_TRIPLE, _TRIPLE_FARTHEST)))
+    for layer, kernel in zip((of_picture, of_colours), _residual_kernels(), strict=True):
+        layer.set_weights([kernel])
     rows.set_weights(_row_numbering())
     triples.set_weights(_triple_numbering())
     kinds = []
@@ -105,8 +106,8 @@ def _arrangements(places: int, farthest: int) -> int:
     return int((2 * farthest + 1) ** places)
 
 
-def _residual_kernel() -> npt.NDArray[np.float32]:
-    """Each of _TAPS on luminance, on both chromas, and then on red, green and blue, in its steps: (3, 4, 3, 24)."""
+def _residual_kernels() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Each of _TAPS on luminance and both chromas, and on red, green and blue, in its steps: (3, 4, 3, 12) each."""
 
     def residual(taps: Any, colour: npt.NDArray[np.float64], step: float) -> npt.NDArray[np.float64]:
         return np.multiply.outer(np.array(taps), np.rint(colour / (step * _UNIT)) * _UNIT)
@@ -117,8 +118,7 @@ def _residual_kernel() -> npt.NDArray[np.float32]:
         for taps, step in _TAPS
     ]
     plain = [residual(taps, colour, step) for taps, step in _TAPS for colour in np.eye(_COLOURS)]
-    kernel: npt.NDArray[np.float32] = np.stack([*converted, *plain], axis=-1).astype(np.float32)
-    return kernel
+    return np.stack(converted, axis=-1).astype(np.float32), np.stack(plain, axis=-1).astype(np.float32)
 
 
 def _row_numbering() -> list[npt.NDArray[np.float32]]:
