@@ -77,12 +77,13 @@ def learn_textures(turns: Turns, store: Path, recipe: str, images: int) -> None:
     from fakeface.texture_training import fit_texture, images_counted
 
     pool = pool_of([replace(open_store(store), file_sizes=None)], "train")  # else perhaps no file is alike
-    some = pool.where(np.arange(len(pool)) < images)
+    drawn = np.linspace(0, len(pool) - 1, images).astype(int)  # of both labels, which lie one after the other
+    some = pool.where(np.isin(np.arange(len(pool)), drawn))
     network = fresh_network(params)
     counted = sum(images_counted(params, "stage2", len(some)))
     goes_on = turns.begin()
     while goes_on:
-        fit_texture(network, params, "stage2", some, some.where(np.arange(len(some)) < 2))
+        fit_texture(network, params, "stage2", some, some.where(some.labels == 0))
         goes_on = turns.end(counted)
 
 

@@ -107,7 +107,7 @@ def test_the_texture_adds_its_logits_to_those_of_the_mean_view() -> None:
     logits = np.log(shapes.predict_on_batch(IMAGES)) + np.log(texture.predict_on_batch(IMAGES))
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(with_mirrored_view(model).predict_on_batch(IMAGES), expected, atol=1e-5)
-    assert not np.allclose(shapes.predict_on_batch(IMAGES), expected, atol=1e-3)
+    assert not np.allclose(shapes.predict_on_batch(IMAGES), expected, rtol=0.05, atol=0)
 
 
 def test_a_checkpoint_carries_the_layers_on_the_texture(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def counted(images: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], n
 
 STEPS = {0: 2, 1: 2, 2: 3, 3: 1}  # of luminance, red, green and blue, in grey levels, by the number of their kind
 LUMINANCE = {2: (153, 301, 58), 3: (102, 200, 39), 1: (306, 601, 117)}  # of 1,024, by the step: JFIF's in whole numbers
+PLAIN = {2: 512, 3: 341, 1: 1024}  # of 1,024, by the step: a grey level of red, green or blue
 
 
 def along_lines(x: npt.NDArray[Any]) -> dict[int, npt.NDArray[Any]]:
@@ -78,10 +79,11 @@ def test_rows_of_residuals_are_counted_as_by_hand() -> None:
 def test_colours_at_one_place_are_counted_as_by_hand() -> None:
     image = IMAGES[0].astype(np.float64)
     counts = counted(IMAGES)[1][0]
-    for kind in (0, 1):  # a third is no whole number of 1,024ths
+    for kind in STEPS:
         triples: list[tuple[int, ...]] = []
         for view in (image, image.transpose(1, 0, 2)):
-            colours = [in_steps(along_lines(view[..., colour])[kind] / STEPS[kind], 3) for colour in range(3)]
+            each = [along_lines(view[..., colour])[kind] * PLAIN[STEPS[kind]] for colour in range(3)]
+            colours = [in_steps(plain / (4096 if kind == 3 else 1024), 3) for plain in each]
             triples += [tuple(each) for each in np.stack(colours, axis=-1).reshape(-1, 3).tolist()]
         np.testing.assert_allclose(sorted(counts[kind][counts[kind] > 0.5]), kinds_by_hand(triples, False), atol=1e-3)
 
@@ -94,13 +96,16 @@ def test_residuals_are_exact_whatever_the_order_of_their_sums() -> None:
     images[1] = np.random.default_rng(7).integers(0, 256, (64, 64, 3))
     inputs = tf.keras.Input(images.shape[1:])
     network = tf.keras.Model(inputs, texture_counts(inputs))
-    found = tf.keras.Model(inputs, network.get_layer("texture_residuals").output).predict_on_batch(images)
-    np.testing.assert_array_equal(found * 4096, np.rint(found * 4096))
+    layers = [network.get_layer(name).output for name in ("texture_residuals", "texture_colour_residuals")]
+    in_rows, in_colours = tf.keras.Model(inputs, layers).predict_on_batch(images)
     for number, image in enumerate(images):
         for kind in STEPS:
-            np.testing.assert_array_equal(
-                found[number, ..., kind] * (4096 if kind == 3 else 1024), in_luminance(image, kind)
-            )
+            parts = 4096 if kind == 3 else 1024
+            np.testing.assert_array_equal(in_rows[number, ..., kind] * parts, in_luminance(image, kind))
+            for colour in range(3):
+                plain = along_lines(image[..., colour].astype(np.int64))[kind] * PLAIN[STEPS[kind]]
+                np.testing.assert_array_equal(in_colours[number, ..., 3 * kind + colour] * parts, plain)
+    np.testing.assert_array_equal(in_rows * 4096, np.rint(in_rows * 4096))  # the chromas too
 
 
 def test_every_row_and_every_place_is_counted_once_along_lines_and_once_along_columns() -> None:

@@ -119,6 +119,22 @@ def test_validation_images_of_one_class_leave_it_as_learned(store: Store) -> Non
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
     fit_texture(network, small_params(), "stage1", training, validation.where(validation.labels == 0))
     assert roc_auc_score(validation.labels, score_pool(texture_alone(network), validation, 16, "texture")) > 0.95
+    learned = [each.copy() for each in network.get_layer("texture_logits").get_weights()]
+    fit_share(network, small_params(), "stage1", validation.where(validation.labels == 1))
+    np.testing.assert_array_equal(network.get_layer("texture_logits").get_weights()[0], learned[0])
+
+
+def test_a_texture_that_shouts_is_brought_to_the_same_share(store: Store) -> None:
+    training, validation = parts(store)
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    fit_texture(network, small_params(), "stage1", training, validation)
+    fitted, layer = [], network.get_layer("texture_logits")
+    weights = layer.get_weights()
+    for loudness in (1, 100):  # logits of some, and of hundreds, which no probability can tell
+        layer.set_weights([loudness * each for each in weights])
+        fit_share(network, small_params(), "stage1", validation)
+        fitted.append(layer.get_weights())
+    np.testing.assert_allclose(fitted[1][0], fitted[0][0], rtol=0.02)
 
 
 def with_file_sizes(store: Store, **of_source: int) -> Store:

@@ -29,7 +29,7 @@ from fakeface.python_calls import CALLS
 Tensor = Any  # TensorFlow has no type hints
 Augmentation = Callable[..., Tensor]
 
-_OF_FILES = ("resave",)
+_FILE_STEPS = ("resave",)
 _GEOMETRY = ("flip", "rotate", "shift", "framing")
 
 
@@ -77,9 +77,9 @@ def build_augmentation(steps: Sequence[Mapping[str, Any]], seed: int) -> Augment
     return cast(Augmentation, tf.autograph.experimental.do_not_convert(augment))
 
 
-def of_files(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def file_steps(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the steps that change what a picture's file was like, and nothing of the picture."""
-    return [step for step in steps if step["op"] in _OF_FILES and step.get("probability", 1) > 0]
+    return [step for step in steps if step["op"] in _FILE_STEPS and step.get("probability", 1) > 0]
 
 
 def _draw(step: _Step, seed: Tensor, shape: Tensor) -> _Drawn:

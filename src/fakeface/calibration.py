@@ -84,8 +84,8 @@ def logit(scores: npt.ArrayLike) -> Floats:
 
 
 def sigmoid(logits: npt.ArrayLike) -> Floats:
-    """Inverse of `logit`."""
-    return np.asarray(1 / (1 + np.exp(-np.asarray(logits, np.float64))), np.float64)
+    """Inverse of `logit`; 0 below -700, where an exponential is no number any more."""
+    return np.asarray(1 / (1 + np.exp(-np.maximum(np.asarray(logits, np.float64), -700))), np.float64)
 
 
 def fit_calibration(

@@ -188,9 +188,12 @@ def scoring_dataset(
     """Return batches (images float32 in 0..255, labels) of the whole pool in its order, once, as they are.
 
     With `share`, its parts of each batch; they differ by an image where the batch cannot be divided equally. With
-    `augment`, each batch after it, the same whenever it is asked for.
+    `augment`, each batch after it, the same whenever it is asked for; of whole batches only (ValueError).
     """
     import tensorflow as tf
+
+    if augment and share.of != 1:
+        raise ValueError("a part of a batch would not be changed as it is in the whole one")
 
     def positions(number: int) -> Indices:
         step, part = share.located(number)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 TEXTURE_UNITS, TEXTURE_LOGITS = "texture_units", "texture_logits"  # layers that fit_texture fills
-_SHAPES = "logits"
+_SHAPES, _SUM = "logits", "sum_of_logits"
 
 
 def build_network(
@@ -38,7 +38,7 @@ def build_network(
     if texture_units:
         units = layers.Dense(texture_units, activation="relu", dtype="float32", name=TEXTURE_UNITS)
         answer = layers.Dense(2, kernel_initializer="zeros", dtype="float32", name=TEXTURE_LOGITS)
-        logits = layers.Add(dtype="float32", name="sum_of_logits")([logits, answer(units(texture_counts(images)))])
+        logits = layers.Add(dtype="float32", name=_SUM)([logits, answer(units(texture_counts(images)))])
     return _answering(images, logits, name)
 
 
@@ -52,6 +52,17 @@ def shapes_alone(network: tf.keras.Model) -> tf.keras.Model:
 def texture_alone(network: tf.keras.Model) -> tf.keras.Model:
     """Return what `network` says of the texture alone. The weights are shared."""
     return _answering(network.input, network.get_layer(TEXTURE_LOGITS).output, f"{network.name}_texture")
+
+
+def logits_of_halves(network: tf.keras.Model, mirrored_view: bool) -> tf.keras.Model:
+    """Return images → what shapes and what the texture say, logits (batch, 2) each, whose sum the softmax gets.
+
+    With `mirrored_view`, as `with_mirrored_view` adds them. The weights are shared.
+    """
+    import tensorflow as tf
+
+    scorer = with_mirrored_view(network) if mirrored_view else network
+    return tf.keras.Model(scorer.input, scorer.get_layer(_SUM).input)
 
 
 def with_mirrored_view(network: tf.keras.Model) -> tf.keras.Model:
@@ -69,7 +80,7 @@ def with_mirrored_view(network: tf.keras.Model) -> tf.keras.Model:
     logits = layers.Average(name="mean_logits", dtype="float32")(views)
     if _has_texture(network):
         to_texture = tf.keras.Model(network.input, network.get_layer(TEXTURE_LOGITS).output, name="texture")
-        logits = layers.Add(dtype="float32", name="sum_of_logits")([logits, to_texture(images)])
+        logits = layers.Add(dtype="float32", name=_SUM)([logits, to_texture(images)])
     return _answering(images, logits, f"{network.name}_both_views")
 
 

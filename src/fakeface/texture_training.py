@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fakeface.calibration import fit_slopes_and_bias, logit
+from fakeface.calibration import fit_slopes_and_bias
 from fakeface.errors import UserError
-from fakeface.inputs import ImagePool, Indices, training_dataset
+from fakeface.inputs import ImagePool, Indices, scoring_dataset, training_dataset
 from fakeface.params import Params
 from fakeface.progress import progress
-from fakeface.scoring import score_pool
 from fakeface.stopping import stops_between_steps
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ _LEAST_SPREAD = 0.5  # of the root of a count that varies by chance alone (Poiss
 
 @dataclass(frozen=True)
 class KeptCounts:
-    """`texture_counts` (N, FEATURES) float32 and labels (N,) uint8; the first `plain` are of images as they came."""
+    """`texture_counts` (N, FEATURES) float32 and labels (N,) uint8; the first `plain` are of pictures as they are."""
 
     counts: Counts
     labels: npt.NDArray[np.uint8]
@@ -118,7 +117,7 @@ def kept_counts(
     """
     import tensorflow as tf
 
-    from fakeface.augment import build_augmentation, of_files
+    from fakeface.augment import build_augmentation, file_steps
     from fakeface.models import TEXTURE_UNITS
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
@@ -130,7 +129,7 @@ def kept_counts(
         order = (size, settings.steps(len(training)), range(_chosen(params).copies), recipe.balance, params.seed)
         return training_dataset(training, augment, *order).take(images // size)
 
-    batches = drawn(of_files(all_steps), plain).concatenate(drawn(all_steps, augmented))
+    batches = drawn(file_steps(all_steps), plain).concatenate(drawn(all_steps, augmented))
     counting = tf.keras.Model(network.input, network.get_layer(TEXTURE_UNITS).input)
     counts = np.empty((plain + augmented, counting.output_shape[1]), np.float32)
     labels = np.empty(len(counts), np.uint8)
@@ -145,11 +144,11 @@ def kept_counts(
 
 def images_counted(params: Params, stage: str, images: int) -> tuple[int, int]:
     """Return how many plain and how many augmented images `kept_counts` counts, from a pool of `images`."""
-    from fakeface.augment import of_files
+    from fakeface.augment import file_steps
 
     settings, chosen = params.stage_settings(stage), _chosen(params)
     size, steps, most = settings.batch_size, settings.steps(images), chosen.at_most // settings.batch_size
-    plain_epochs = chosen.copies if of_files(params.chosen_recipe().augmentation_steps(stage)) else 1
+    plain_epochs = chosen.copies if file_steps(params.chosen_recipe().augmentation_steps(stage)) else 1
     plain = max(1, min(plain_epochs * steps, most // 2))
     return plain * size, max(1, min(chosen.copies * steps, most - plain)) * size
 
@@ -164,9 +163,12 @@ def _chosen(params: Params) -> Texture:
 
 def _standardised(counts: Counts) -> tuple[Counts, Counts]:
     """Take each kind's mean off in place and divide by its spread; returns both, (FEATURES,) each."""
-    middle, spread = counts.mean(axis=0), np.maximum(counts.std(axis=0), np.float32(_LEAST_SPREAD))
-    counts -= middle
-    counts /= spread
+    middle, spread = np.empty((2, counts.shape[1]), np.float32)
+    for some in np.array_split(np.arange(counts.shape[1]), 32):  # numpy copies all that it takes a spread of
+        of_some = counts[:, some[0] : some[-1] + 1]
+        middle[some], spread[some] = of_some.mean(axis=0), np.maximum(of_some.std(axis=0), np.float32(_LEAST_SPREAD))
+        of_some -= middle[some]
+        of_some /= spread[some]
     return middle, spread
 
 
@@ -229,18 +231,20 @@ def fit_share(network: tf.keras.Model, params: Params, stage: str, validation: I
     Both slopes of a Platt scaling of two logits are fitted, and their ratio is the scale. The images come in every kind
     of file, by the recipe's step `resave`, or this half would be trusted as files of known kinds deserve it.
     """
-    from fakeface.augment import build_augmentation, of_files
-    from fakeface.models import TEXTURE_LOGITS, shapes_alone, texture_alone, with_mirrored_view
+    from fakeface.augment import build_augmentation, file_steps
+    from fakeface.models import TEXTURE_LOGITS, logits_of_halves
 
     if len(np.unique(validation.labels)) < 2:
         return
-    recipe, size, shapes_network = params.chosen_recipe(), params.validation_batch_size, shapes_alone(network)
-    if recipe.mirrored_view:
-        shapes_network = with_mirrored_view(shapes_network)
-    augment = build_augmentation(of_files(recipe.augmentation_steps(stage)), params.seed)
-    shapes = score_pool(shapes_network, validation, size, "validation images", augment)
-    texture = score_pool(texture_alone(network), validation, size, "their texture", augment)
-    logits = np.stack([logit(shapes), logit(texture)], axis=1)
-    (of_shapes, of_texture), _ = fit_slopes_and_bias(validation.labels, logits)
+    recipe, halves = params.chosen_recipe(), logits_of_halves(network, params.chosen_recipe().mirrored_view)
+    augment = build_augmentation(file_steps(recipe.augmentation_steps(stage)), params.seed)
+    batches = scoring_dataset(validation, params.validation_batch_size, augment=augment)
+    logits = []
+    with progress(f"{stage}: weighing the texture on validation images", len(validation)) as advance:
+        for images, _ in batches:
+            logits.append(np.stack([answer[:, 1] - answer[:, 0] for answer in halves.predict_on_batch(images)], axis=1))
+            advance(len(images))
+    of_both = np.concatenate(logits).astype(np.float64)
+    (of_shapes, of_texture), _ = fit_slopes_and_bias(validation.labels, of_both)
     layer = network.get_layer(TEXTURE_LOGITS)
     layer.set_weights([each * np.float32(of_texture / of_shapes) for each in layer.get_weights()])

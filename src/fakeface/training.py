@@ -329,20 +329,21 @@ def _calibration(
 
     A source that the training does not know comes in files of a kind of its own, so that is what the threshold is for.
     """
-    from fakeface.augment import build_augmentation, of_files
+    from fakeface.augment import build_augmentation, file_steps
 
-    steps = of_files(params.chosen_recipe().augmentation_steps(stage))
+    steps = file_steps(params.chosen_recipe().augmentation_steps(stage))
     if steps:
         augment = build_augmentation(steps, params.seed)
-        scores = score_pool(scorer, validation, params.validation_batch_size, "them saved again", augment)
+        scores = score_pool(scorer, validation, params.validation_batch_size, "validation images saved again", augment)
     return fit_calibration(["valid"] * len(validation), validation.sources.tolist(), validation.labels, scores)
 
 
 def validation_metrics(validation: ImagePool, scores: Scores, calibration: Calibration) -> dict[str, Any]:
     """Return what to choose experiments by: balanced accuracy and ROC AUC of each real source against each fake.
 
-    `macro` is the mean of `pairs`. The threshold comes from the same images, so the balanced accuracies are a
-    little too good; no held-out image is looked at. Empty where the validation images are of one class.
+    `macro` is the mean of `pairs`. The threshold comes from the same images, perhaps saved again, so the balanced
+    accuracies are a little too good; no held-out image is looked at. Empty where the validation images are of one
+    class.
     """
     rows = per_pair(validation.sources.tolist(), validation.labels, scores, calibration.threshold)
     pairs = {name: {key: row[key] for key in ("balanced_accuracy", "roc_auc")} for name, row in rows.items()}
