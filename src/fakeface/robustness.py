@@ -146,7 +146,7 @@ def robustness_rows(
     batch_size: int = 128,
     perturbations: Mapping[str, Perturbation] = PERTURBATIONS,
 ) -> list[dict[str, Any]]:
-    """The robustness table, a row for each perturbation and set of faces, at the threshold fitted on clean faces.
+    """The robustness table, a row for each perturbation and set of faces, at the model's own threshold.
 
     `sets` names the rows (N,) bool that belong together, such as `pairs.pair_rows`; MACRO, the mean over the sets with
     both classes, comes first. Keys: perturbation, set, balanced_accuracy, roc_auc, n_real, n_fake, and change: of the
