@@ -82,6 +82,12 @@ def file_steps(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return [step for step in steps if step["op"] in _FILE_STEPS and step.get("probability", 1) > 0]
 
 
+def file_augmentation(steps: Sequence[Mapping[str, Any]], seed: int) -> Augmentation | None:
+    """Return `build_augmentation` of the `file_steps` alone, None where there are none."""
+    of_files = file_steps(steps)
+    return build_augmentation(of_files, seed) if of_files else None
+
+
 def _draw(step: _Step, seed: Tensor, shape: Tensor) -> _Drawn:
     seeds = tf.random.experimental.stateless_split(seed, 2)
     chosen = tf.random.stateless_uniform(shape[:1], seeds[0]) < step.probability

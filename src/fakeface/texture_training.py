@@ -231,13 +231,13 @@ def fit_share(network: tf.keras.Model, params: Params, stage: str, validation: I
     Both slopes of a Platt scaling of two logits are fitted, and their ratio is the scale. The images come in every kind
     of file, by the recipe's step `resave`, or this half would be trusted as files of known kinds deserve it.
     """
-    from fakeface.augment import build_augmentation, file_steps
+    from fakeface.augment import file_augmentation
     from fakeface.models import TEXTURE_LOGITS, logits_of_halves
 
     if len(np.unique(validation.labels)) < 2:
         return
     recipe, halves = params.chosen_recipe(), logits_of_halves(network, params.chosen_recipe().mirrored_view)
-    augment = build_augmentation(file_steps(recipe.augmentation_steps(stage)), params.seed)
+    augment = file_augmentation(recipe.augmentation_steps(stage), params.seed)
     batches = scoring_dataset(validation, params.validation_batch_size, augment=augment)
     logits = []
     with progress(f"{stage}: weighing the texture on validation images", len(validation)) as advance:

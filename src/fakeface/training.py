@@ -329,11 +329,10 @@ def _calibration(
 
     A source that the training does not know comes in files of a kind of its own, so that is what the threshold is for.
     """
-    from fakeface.augment import build_augmentation, file_steps
+    from fakeface.augment import file_augmentation
 
-    steps = file_steps(params.chosen_recipe().augmentation_steps(stage))
-    if steps:
-        augment = build_augmentation(steps, params.seed)
+    augment = file_augmentation(params.chosen_recipe().augmentation_steps(stage), params.seed)
+    if augment:
         scores = score_pool(scorer, validation, params.validation_batch_size, "validation images saved again", augment)
     return fit_calibration(["valid"] * len(validation), validation.sources.tolist(), validation.labels, scores)
 
