@@ -140,6 +140,9 @@ def alone(machine: Path, tmp_path_factory: pytest.TempPathFactory) -> History:
     return history(into)
 
 
+PROGRESS = re.compile(r"worker \d|.*: \d+ of \d+ \(\d+ %\)$|stage1 (epoch|texture)")
+
+
 @dataclass(frozen=True)
 class Ended:
     """How one of two machines ended: its exit code, and what it said but for its progress."""
@@ -150,7 +153,7 @@ class Ended:
     @classmethod
     def of(cls, process: subprocess.Popen[str]) -> Ended:
         lines = process.communicate()[0].splitlines()
-        told = [line for line in lines if not re.match(r"worker \d|scoring|stage1( epoch|: training steps)", line)]
+        told = [line for line in lines if not PROGRESS.match(line)]
         return cls(process.returncode, "\n".join(told[1:]))  # the first tells of the device
 
 
