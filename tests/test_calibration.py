@@ -14,7 +14,6 @@ from fakeface.calibration import (
     fit_calibration,
     fit_slope_and_bias,
     fit_slopes_and_bias,
-    fit_threshold,
     fit_unsure_band,
     logit,
     sigmoid,
@@ -79,34 +78,35 @@ def test_class_counts_do_not_move_the_calibration() -> None:
     assert imbalanced.slope == pytest.approx(balanced.slope, abs=0.15)
 
 
-@pytest.mark.parametrize(
-    ("labels", "scores", "expected"),
-    [
-        ([0, 0, 1, 1], [0.1, 0.2, 0.6, 0.9], 0.4),  # the whole gap between the classes is as good: its middle
-        ([0, 1, 0, 1], [0.1, 0.2, 0.5, 0.9], 0.7),  # two plateaus of equal quality: the wider
-        ([0, 1, 0, 1], [0.2, 0.3, 0.7, 0.8], 0.25),  # of equal width and equally far from 0.5: the lower
-        ([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.9], 0.5),  # a real and a fake at one score: both sides are one plateau
-        ([0, 0, 0], [0.1, 0.2, 0.3], 0.5),
-        ([1, 1], [0.1, 0.2], 0.5),
-    ],
-)
-def test_threshold_is_the_middle_of_the_widest_best_plateau(labels: Any, scores: Any, expected: float) -> None:
-    assert fit_threshold(labels, scores) == pytest.approx(expected)
+@pytest.mark.parametrize("shift", [-1.5, 0.0, 2.0])
+def test_threshold_is_where_fake_becomes_likelier_than_real(shift: float) -> None:
+    labels, scores = drawn_rows(20_000, slope=0.6, bias=0.6 * shift)
+    calibration = fitted(labels, scores)
+    real, fake = ((labels == label) / (labels == label).sum() for label in (0, 1))
+    by_logit = np.argsort(logit(scores))
+    gains = np.cumsum((real - fake)[by_logit])  # of balanced accuracy, of a threshold above each row
+    likelier = logit(scores)[by_logit[np.argmax(gains)]]
+    assert calibration.threshold == 0.5
+    assert calibration.bias == pytest.approx(-calibration.slope * likelier, abs=0.2)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_no_other_threshold_is_better(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    labels, scores = rng.integers(0, 2, 60), rng.random(60).round(2)
-    best = binary_metrics(labels, scores, fit_threshold(labels, scores))["balanced_accuracy"]
-    tried = [binary_metrics(labels, scores, t)["balanced_accuracy"] for t in np.unique(scores)]
-    assert best == pytest.approx(max(tried))
+def test_threshold_moves_less_from_draw_to_draw_than_the_best_one_of_each() -> None:
+    even, best = [], []
+    for seed in range(40):
+        labels, scores = drawn_rows(1000, slope=0.6, bias=0.0, seed=seed)
+        calibration = fitted(labels, scores)
+        even.append(-calibration.bias / calibration.slope)
+        tried = np.sort(scores)[::5]
+        balanced = [binary_metrics(labels, scores, each)["balanced_accuracy"] for each in tried]
+        best.append(logit(tried[np.argmax(balanced)]))
+    assert np.std(even) < 0.6 * np.std(best)
 
 
 def test_threshold_is_not_fooled_by_a_large_class() -> None:
     labels = np.repeat([0, 1], [50, 950])
     scores = np.concatenate([np.linspace(0, 0.6, 50), np.linspace(0.4, 1, 950)])
-    assert 0.39 < fit_threshold(labels, scores) < 0.61
+    calibration = fitted(labels, scores)
+    assert 0.42 < sigmoid(-calibration.bias / calibration.slope) < 0.58
 
 
 def test_unsure_band_reaches_the_target_and_no_further() -> None:
