@@ -39,6 +39,7 @@ from fakeface.store import StoredImage, open_store, write_store
 from fakeface.tables import read_rows
 from fakeface.training import HISTORY_COLUMNS, train_stage, write_history
 from fakeface.training_state import SavedTraining
+from pipeline.small_project import SMALL_TEXTURE
 from training_machine import small_features
 
 quiet_tensorflow()
@@ -53,6 +54,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("machine")
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     small = {"image_size": SIZE, "batch_size": BATCH, "validation_batch_size": 7, "epochs": EPOCHS, "device": "cpu"}
+    params["recipes"]["default"]["texture"] = SMALL_TEXTURE
     (folder / "params.yaml").write_text(yaml.safe_dump(params | small))
     (folder / "diverging.yaml").write_text(yaml.safe_dump(diverging(params | small)))
     shutil.copy(PROJECT / "dvc.yaml", folder / "dvc.yaml")

@@ -26,6 +26,7 @@ OUTPUTS = ("datasets", "models", "reports")
 CAMERAS = ("camera_1", "camera_2", "camera_3", "camera_4")
 GENERATORS = ("generator_1", "generator_2", "generator_3")
 IMAGES, SIDE, EPOCHS = 30, 48, 2  # images a source, their pixels a side, epochs a stage
+SMALL_TEXTURE = {"units": 4, "copies": 1, "at_most": 1000, "batch_size": 32, "rate": 1.0, "passes": 1}
 LETTER, HALF_IMAGE = "camera_1/letter.jpg", "camera_2/half.jpg"  # lie beside the images, and are none
 
 
@@ -155,14 +156,7 @@ def make_project(folder: Path, home: Path) -> Project:
             "data.rejected_share": 0.2,
             "data.split": {"train": 0.6, "valid": 0.2, "test": 0.2},  # so that no part of so few images is empty
             "recipes.default.channels": [4, 8],
-            "recipes.default.texture": {
-                "units": 4,
-                "copies": 1,
-                "at_most": 1000,
-                "batch_size": 32,
-                "rate": 1.0,
-                "passes": 1,
-            },
+            "recipes.default.texture": SMALL_TEXTURE,
             "evaluate.bootstrap": 50,
             "data.profiles": {"sample": project.params()["data"]["profiles"]["sample"]},  # DVC copies all of them often
         }
