@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
+def float32_again() -> Iterator[None]:
+    """Leave the next test no precision that this one has set, or that `auto` has chosen for this processor."""
+    yield
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].keras.mixed_precision.set_global_policy("float32")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

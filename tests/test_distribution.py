@@ -142,7 +142,7 @@ def alone(machine: Path, tmp_path_factory: pytest.TempPathFactory) -> History:
     return history(into)
 
 
-PROGRESS = re.compile(r"worker \d|.*: \d+ of \d+ \(\d+ %\)$|stage1 (epoch|texture)")
+PROGRESS = re.compile(r"worker \d|(scoring [^:]*|stage1: [^:]*): [\d,]+ of [\d,]+ \(\d+ %\)$|stage1 (epoch|texture)")
 
 
 @dataclass(frozen=True)

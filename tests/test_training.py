@@ -170,7 +170,7 @@ def test_a_stage_learns_and_is_calibrated(first_stage: TrainedStage, stores: dic
     assert calibration.n_real + calibration.n_fake == len(pool_of([stores["stage1"]], "valid"))
 
 
-def test_the_threshold_is_fitted_on_files_of_every_kind(first_stage: TrainedStage, stores: dict[str, Store]) -> None:
+def test_the_calibration_is_fitted_on_files_of_every_kind(first_stage: TrainedStage, stores: dict[str, Store]) -> None:
     steps = small_params().chosen_recipe().augmentation_steps("stage1")
     saved_again = build_augmentation([step for step in steps if step["op"] == "resave"], small_params().seed)
     validation = pool_of([stores["stage1"]], "valid")

@@ -1,4 +1,4 @@
-"""The decision threshold, the calibration and the unsure band of a model, fitted on validation rows alone.
+"""The calibration and the unsure band of a model, fitted on validation rows alone; a face is fake from even odds on.
 
 `fit_calibration` is the only door: it wants to know the part of every row and refuses any but "valid", so that no
 held-out or test label can move what a later user relies on. The result travels inside the checkpoint.
@@ -98,11 +98,11 @@ def fit_calibration(
     scores: npt.ArrayLike,
     target_accuracy: float = TARGET_ACCURACY,
 ) -> Calibration:
-    """Slope and bias, and with them the threshold, then the unsure band, of a model's own scores (N,), validation rows.
+    """Fit slope and bias, then the unsure band, to a model's own scores (N,) of validation rows.
 
     `parts` (N,) must all be "valid"; raises ValueError otherwise. Both classes weigh the same whatever their counts, so
-    a calibrated score is the probability of fake at even odds, and EVEN_ODDS of it is the threshold. With one class
-    only nothing can be fitted: the scores stay as they are and no score is unsure.
+    a calibrated score is the probability of fake among as many real as fake faces; the threshold is EVEN_ODDS of it.
+    With one class only nothing can be fitted: the scores stay as they are and no score is unsure.
     """
     labels, scores = checked_rows(labels, scores)
     _refuse_other_parts(parts, labels.size)

@@ -327,7 +327,7 @@ def _calibration(
 ) -> Calibration:
     """Fit it on `scores` of the validation images, or of these in every kind of file where the recipe saves some again.
 
-    A source that the training does not know comes in files of a kind of its own, so that is what the threshold is for.
+    A source that the training does not know comes in files of a kind of its own; that is what the calibration is for.
     """
     from fakeface.augment import file_augmentation
 
@@ -340,7 +340,7 @@ def _calibration(
 def validation_metrics(validation: ImagePool, scores: Scores, calibration: Calibration) -> dict[str, Any]:
     """Return what to choose experiments by: balanced accuracy and ROC AUC of each real source against each fake.
 
-    `macro` is the mean of `pairs`. The threshold comes from the same images, perhaps saved again, so the balanced
+    `macro` is the mean of `pairs`. The calibration comes from the same images, perhaps saved again, so the balanced
     accuracies are a little too good; no held-out image is looked at. Empty where the validation images are of one
     class.
     """
