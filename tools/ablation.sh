@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Queues the default recipe and, each alone, what was taken out of it or put into it, as DVC experiments named
 # ablation-WHAT-SEED, and runs them. No held-out source is looked at: the profile `left_out` of params.yaml keeps one of the
-# training sources unseen in its place. usage: tools/ablation.sh FOLDER [SEED…]
+# training sources unseen in its place; the test part of FFHQ is in both. usage: tools/ablation.sh FOLDER [SEED…]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [ $# = 0 ] || [ ! -d "$1" ]; then
