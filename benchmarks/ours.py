@@ -64,8 +64,8 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
     model.fit(batches, epochs=EPOCHS, steps_per_epoch=per_epoch, callbacks=[pauses], verbose=0)
 
 
-def learn_textures(turns: Turns, store: Path, recipe: str, images: int) -> None:
-    """Count and learn the texture of `images` images a turn in stage 2's way; its weighing is left out."""
+def learn_textures(turns: Turns, store: Path, recipe: str, images: int, on: bool) -> None:
+    """Count and learn the texture of `images` images a turn in stage 2's way, anew or on; its weighing is left out."""
     from fakeface.device import prepare_tensorflow
 
     params = params_of(recipe)
@@ -73,18 +73,26 @@ def learn_textures(turns: Turns, store: Path, recipe: str, images: int) -> None:
     import numpy as np
 
     from fakeface.inputs import pool_of
+    from fakeface.models import TEXTURE_LOGITS
     from fakeface.store import open_store
-    from fakeface.texture_training import fit_texture, images_counted
+    from fakeface.texture_training import fit_texture, images_counted, texture_learning
 
     pool = pool_of([replace(open_store(store), file_sizes=None)], "train")  # else perhaps no file is alike
     drawn = np.linspace(0, len(pool) - 1, images).astype(int)  # of both labels, which lie one after the other
     some = pool.where(np.isin(np.arange(len(pool)), drawn))
     network = fresh_network(params)
-    counted = sum(images_counted(params, "stage2", len(some)))
+    of_reals = some.where(some.labels == 0)
+    counted = sum(images_counted(params, "stage2", len(some), texture_learning(params, on).copies))
+    answer = network.get_layer(TEXTURE_LOGITS)
+    silent = answer.get_weights()
+    if on:
+        fit_texture(network, params, "stage1", some, of_reals)
     goes_on = turns.begin()
     while goes_on:
-        fit_texture(network, params, "stage2", some, some.where(some.labels == 0))
+        fit_texture(network, params, "stage2", some, of_reals)
         goes_on = turns.end(counted)
+        if not on:
+            answer.set_weights(silent)
 
 
 def fresh_network(params: Params) -> Any:

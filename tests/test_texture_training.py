@@ -48,12 +48,15 @@ def store() -> Store:
     )
 
 
-def small_params(lr: float = 0.003, steps: dict[str, Any] | None = None, **texture: int) -> Params:
+def small_params(
+    lr: float = 0.003, steps: dict[str, Any] | None = None, again: dict[str, Any] | None = None, **texture: int
+) -> Params:
     params = load_params(PROJECT / "params.yaml")
     recipe = params.recipes["default"]
     assert recipe.texture is not None
     settings = {"units": 16, "copies": 3, "passes": 4, "batch_size": 16, "rate": 1.0, **texture}
-    small = recipe.texture.model_copy(update=settings)
+    learning = recipe.texture.again.model_copy(update=again or {})
+    small = recipe.texture.model_copy(update={**settings, "again": learning})
     augmentation = recipe.augmentation if steps is None else dict.fromkeys(STAGES, steps)
     changes = {"channels": [4, 8], "texture": small, "augmentation": augmentation}
     recipes = {"default": recipe.model_copy(update=changes)}
@@ -88,6 +91,35 @@ def test_the_same_seed_learns_the_same(store: Store) -> None:
         )
     for one, other in zip(*learned, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_a_stage_goes_on_from_what_one_before_has_learned(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    params = small_params(passes=6, again={"copies": 1, "rate": 0.1, "passes": 1})
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    training, validation = parts(store)
+    fit_texture(network, params, "stage1", training, validation)
+    learned = network.get_layer("texture_units").get_weights()[0]
+    fit_texture(network, params, "stage2", training, validation)
+    said = capsys.readouterr().out
+    assert "stage1 texture: learned from camera, generator" in said
+    assert "stage2 texture: learned on from camera, generator" in said
+    assert "stage2 texture, pass 1/1" in said  # which is not enough for a fresh one to know anything
+    went_on = network.get_layer("texture_units").get_weights()[0]
+    assert not np.array_equal(went_on, learned)
+    assert np.corrcoef(went_on.ravel(), learned.ravel())[0, 1] > 0.99
+    assert roc_auc_score(validation.labels, score_pool(texture_alone(network), validation, 16, "texture")) > 0.95
+
+
+def test_what_a_stage_before_found_useless_is_learned_anew(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    params = small_params(again={"copies": 1, "rate": 0.1, "passes": 1})
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    training, validation = parts(store)
+    answer = network.get_layer("texture_logits")
+    fit_texture(network, params, "stage1", training, validation)
+    answer.set_weights([0 * each for each in answer.get_weights()])
+    fit_texture(network, params, "stage2", training, validation)
+    assert "stage2 texture, pass 4/4" in capsys.readouterr().out
+    assert roc_auc_score(validation.labels, score_pool(texture_alone(network), validation, 16, "texture")) > 0.95
 
 
 def test_how_much_the_texture_counts_comes_from_validation_images(store: Store) -> None:
@@ -177,7 +209,7 @@ def test_where_no_real_file_has_a_fakes_size_the_texture_stays_silent(
 def test_counts_are_kept_of_whole_batches_up_to_the_most(store: Store, at_most: int, kept: tuple[int, int]) -> None:
     params = small_params(at_most=at_most)
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
-    found = kept_counts(network, params, "stage1", parts(store)[0])
+    found = kept_counts(network, params, "stage1", parts(store)[0], copies=3)
     assert (found.plain, len(found.labels) - found.plain) == kept
     assert found.counts.shape == (sum(kept), FEATURES)
     assert found.labels.mean() == 0.5
@@ -187,7 +219,7 @@ def test_counts_are_kept_of_whole_batches_up_to_the_most(store: Store, at_most: 
 def test_the_first_counts_kept_are_of_plain_images_with_every_kind_of_file(store: Store, saved_again: float) -> None:
     steps = {"resave": {"probability": saved_again}, "brightness": {"low": 0.0, "high": 0.0}}
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
-    found = kept_counts(network, small_params(steps=steps), "stage1", parts(store)[0])
+    found = kept_counts(network, small_params(steps=steps), "stage1", parts(store)[0], copies=3)
     known = {each.tobytes() for each in counts_of(parts(store)[0].take(np.arange(160)))}
     black = counts_of(np.zeros((1, SIZE, SIZE, 3), np.uint8))[0].tobytes()
     as_they_came = np.mean([each.tobytes() in known for each in found.counts[: found.plain]])

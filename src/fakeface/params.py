@@ -63,15 +63,21 @@ class StageOverrides(_Section):
     validation_steps: Positive | None = None
 
 
-class Texture(_Section):
-    """A layer on counts of the finest texture, and how it is trained beside the network."""
+class TextureLearning(_Section):
+    """How long the layer on the texture learns, and on how many images' counts."""
 
-    units: Positive
     copies: Positive
-    at_most: Positive
-    batch_size: Positive
     rate: Annotated[float, Field(gt=0, le=100)]
     passes: Positive
+
+
+class Texture(TextureLearning):
+    """A layer on counts of the finest texture, and how it is trained beside the network; `again`: where it goes on."""
+
+    units: Positive
+    at_most: Positive
+    batch_size: Positive
+    again: TextureLearning
 
 
 class Recipe(_Section):

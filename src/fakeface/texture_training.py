@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,11 @@ from fakeface.stopping import stops_between_steps
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from fakeface.params import Texture
+    from fakeface.params import Texture, TextureLearning
 
 Counts = npt.NDArray[np.float32]
+# Shares of the counts and of the units that a step leaves out (docs/generalization.md, eleventh series)
+_COUNTS_DROPPED, _UNITS_DROPPED = 0.2, 0.1
 _LEAST_SPREAD = 0.5  # of the root of a count that varies by chance alone (Poisson); also of one that never varied here
 
 
@@ -46,8 +48,9 @@ def fit_texture(
 ) -> float:
     """Fill the layers of `network` on `texture_counts`, from counts of images of `training`, half of them augmented.
 
-    It learns from `of_alike_files`; where there are none, the layers stay as they are, and that is said. How much they
-    add to the other half's logits is fitted on `validation`, as a calibration is. Returns how many seconds it took.
+    It learns from `of_alike_files`, and goes on from what a stage before has learned; where there are no such files,
+    the layers stay as they are, and that is said. How much they add to the other half's logits is fitted on
+    `validation`, as a calibration is. Returns how many seconds it took.
 
     Raises:
         UserError: the loss is no longer a finite number.
@@ -58,7 +61,8 @@ def fit_texture(
         with stops_between_steps() as stop_if_asked:
             alike = of_alike_files(training)
             if len(alike):
-                print(f"{stage} texture: learned from {', '.join(np.unique(alike.sources))}", flush=True)
+                how = "learned on" if has_learned(network) else "learned"
+                print(f"{stage} texture: {how} from {', '.join(np.unique(alike.sources))}", flush=True)
                 _fill(network, params, stage, alike, stop_if_asked)
             else:
                 print(f"{stage} texture: not learned, as no real file has the size of a fake one", flush=True)
@@ -69,17 +73,31 @@ def fit_texture(
     return time.perf_counter() - began
 
 
+def has_learned(network: tf.keras.Model) -> bool:
+    """Tell whether the layers on the texture say anything; fresh ones, and ones found useless, do not."""
+    from fakeface.models import TEXTURE_LOGITS
+
+    return any(each.any() for each in network.get_layer(TEXTURE_LOGITS).get_weights())
+
+
 def _fill(
     network: tf.keras.Model, params: Params, stage: str, training: ImagePool, stop_if_asked: Callable[[], None]
 ) -> None:
     from fakeface.models import TEXTURE_LOGITS, TEXTURE_UNITS
 
-    kept = kept_counts(network, params, stage, training, stop_if_asked)
+    units, logits = network.get_layer(TEXTURE_UNITS), network.get_layer(TEXTURE_LOGITS)
+    goes_on = has_learned(network)
+    learning = texture_learning(params, goes_on)
+    kept = kept_counts(network, params, stage, training, learning.copies, stop_if_asked)
     middle, spread = _standardised(kept.counts)
-    kernel, bias, *answer = _learned(kept, params, stage, stop_if_asked)
+    start = None
+    if goes_on:
+        kernel, bias = units.get_weights()
+        start = [kernel * spread[:, None], bias + middle @ kernel, *logits.get_weights()]
+    kernel, bias, *answer = _learned(kept, params, stage, learning, start, stop_if_asked)
     folded = kernel / spread[:, None]
-    network.get_layer(TEXTURE_UNITS).set_weights([folded, bias - middle @ folded])
-    network.get_layer(TEXTURE_LOGITS).set_weights(answer)
+    units.set_weights([folded, bias - middle @ folded])
+    logits.set_weights(answer)
 
 
 def of_alike_files(pool: ImagePool) -> ImagePool:
@@ -107,6 +125,7 @@ def kept_counts(
     params: Params,
     stage: str,
     training: ImagePool,
+    copies: int,
     stop_if_asked: Callable[[], None] = lambda: None,
 ) -> KeptCounts:
     """Count the batches that the first `copies` epochs of a stage draw, plain, and then the same epochs' augmented.
@@ -122,11 +141,11 @@ def kept_counts(
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
     size, all_steps = settings.batch_size, recipe.augmentation_steps(stage)
-    plain, augmented = images_counted(params, stage, len(training))
+    plain, augmented = images_counted(params, stage, len(training), copies)
 
     def drawn(augmentation: Sequence[Mapping[str, Any]], images: int) -> tf.data.Dataset:
         augment = build_augmentation(augmentation, params.seed)
-        order = (size, settings.steps(len(training)), range(_chosen(params).copies), recipe.balance, params.seed)
+        order = (size, settings.steps(len(training)), range(copies), recipe.balance, params.seed)
         return training_dataset(training, augment, *order).take(images // size)
 
     batches = drawn(file_steps(all_steps), plain).concatenate(drawn(all_steps, augmented))
@@ -142,15 +161,21 @@ def kept_counts(
     return KeptCounts(counts, labels, plain)
 
 
-def images_counted(params: Params, stage: str, images: int) -> tuple[int, int]:
+def images_counted(params: Params, stage: str, images: int, copies: int) -> tuple[int, int]:
     """Return how many plain and how many augmented images `kept_counts` counts, from a pool of `images`."""
     from fakeface.augment import file_steps
 
-    settings, chosen = params.stage_settings(stage), _chosen(params)
-    size, steps, most = settings.batch_size, settings.steps(images), chosen.at_most // settings.batch_size
-    plain_epochs = chosen.copies if file_steps(params.chosen_recipe().augmentation_steps(stage)) else 1
+    settings = params.stage_settings(stage)
+    size, steps, most = settings.batch_size, settings.steps(images), _chosen(params).at_most // settings.batch_size
+    plain_epochs = copies if file_steps(params.chosen_recipe().augmentation_steps(stage)) else 1
     plain = max(1, min(plain_epochs * steps, most // 2))
-    return plain * size, max(1, min(chosen.copies * steps, most - plain)) * size
+    return plain * size, max(1, min(copies * steps, most - plain)) * size
+
+
+def texture_learning(params: Params, goes_on: bool) -> TextureLearning:
+    """Return the recipe's settings of a layer that starts anew, or of one that goes on from a stage before."""
+    chosen = _chosen(params)
+    return chosen.again if goes_on else chosen
 
 
 def _chosen(params: Params) -> Texture:
@@ -172,21 +197,31 @@ def _standardised(counts: Counts) -> tuple[Counts, Counts]:
     return middle, spread
 
 
-def _learned(kept: KeptCounts, params: Params, stage: str, stop_if_asked: Callable[[], None]) -> list[Counts]:
-    """Return kernel and bias of the units, and of the answer, learned from standardised counts."""
+def _learned(
+    kept: KeptCounts,
+    params: Params,
+    stage: str,
+    learning: TextureLearning,
+    start: list[Counts] | None,
+    stop_if_asked: Callable[[], None],
+) -> list[Counts]:
+    """Return kernel and bias of the units, and of the answer, learned from standardised counts; from `start` on."""
     from fakeface.training_callbacks import draw_anew
 
     lr, chosen = params.stage_settings(stage).lr, _chosen(params)
     each = _halves(kept)
     steps = max(1, len(each) // chosen.batch_size)
-    layers = _layers(kept.counts.shape[1], chosen.units, params.seed, lr * chosen.rate, steps * chosen.passes)
+    layers = _layers(kept.counts.shape[1], chosen.units, params.seed)
+    if start:
+        layers.set_weights(start)
+    step = _training_step(layers, kept, lr * learning.rate, steps * learning.passes)
     order = np.random.default_rng(params.seed)
-    with progress(f"{stage}: texture's training steps", steps * chosen.passes) as advance:
-        for number in range(chosen.passes):
+    with progress(f"{stage}: texture's training steps", steps * learning.passes) as advance:
+        for number in range(learning.passes):
             draw_anew(layers, params.seed, number)
             losses = []
             for batch in np.array_split(order.permutation(each), steps):
-                losses.append(layers.train_on_batch(kept.counts[batch], kept.labels[batch]))
+                losses.append(float(step(batch)))
                 advance(1)
                 stop_if_asked()
             if not math.isfinite(losses[-1]):
@@ -194,7 +229,7 @@ def _learned(kept: KeptCounts, params: Params, stage: str, stop_if_asked: Callab
                     f"{stage}: the loss of the texture's layer is {losses[-1]} at learning rate {lr:g}; choose a "
                     f"smaller rate, for example -S stages.{stage}.lr={lr / 10:g}."
                 )
-    print(f"{stage} texture, pass {chosen.passes}/{chosen.passes}: loss {np.mean(losses):.4f}", flush=True)
+    print(f"{stage} texture, pass {learning.passes}/{learning.passes}: loss {np.mean(losses):.4f}", flush=True)
     return list(layers.get_weights())
 
 
@@ -204,25 +239,45 @@ def _halves(kept: KeptCounts) -> Indices:
     return np.concatenate([np.resize(np.arange(kept.plain), len(augmented)), augmented])
 
 
-def _layers(features: int, units: int, seed: int, lr: float, steps: int) -> tf.keras.Model:
+def _layers(features: int, units: int, seed: int) -> tf.keras.Model:
     import tensorflow as tf
     from tensorflow.keras import layers
 
     def fresh(number: int) -> Any:
         return tf.keras.initializers.GlorotUniform(seed=seed + number)
 
-    network = tf.keras.Sequential(
+    return tf.keras.Sequential(
         [
             tf.keras.Input((features,)),
-            layers.Dropout(0.1, dtype="float32", name="texture_dropout"),
+            layers.Dropout(_COUNTS_DROPPED, dtype="float32", name="texture_dropout"),
             layers.Dense(units, "relu", kernel_initializer=fresh(0), dtype="float32"),
-            layers.Dropout(0.4, dtype="float32", name="texture_units_dropout"),
-            layers.Dense(2, "softmax", kernel_initializer=fresh(1), dtype="float32"),
+            layers.Dropout(_UNITS_DROPPED, dtype="float32", name="texture_units_dropout"),
+            layers.Dense(2, kernel_initializer=fresh(1), dtype="float32"),
         ]
     )
-    rate = tf.keras.optimizers.schedules.CosineDecay(lr, steps, alpha=0.01)
-    network.compile(tf.keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
-    return network
+
+
+def _training_step(layers: tf.keras.Model, kept: KeptCounts, lr: float, steps: int) -> Callable[[Indices], Any]:
+    """Return a function that trains on the counts at some positions, and gives their loss.
+
+    Keras' own step wants the counts of each batch handed over anew, which takes as long as to learn from them.
+    """
+    import tensorflow as tf
+
+    counts, labels = tf.constant(kept.counts), tf.constant(kept.labels)
+    optimizer = tf.keras.optimizers.Adam(tf.keras.optimizers.schedules.CosineDecay(lr, steps, alpha=0.01))
+    optimizer.build(layers.trainable_variables)
+    loss_of = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @tf.function(input_signature=[tf.TensorSpec((None,), tf.int64)])  # type: ignore[untyped-decorator]
+    def step(positions: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = loss_of(tf.gather(labels, positions), layers(tf.gather(counts, positions), training=True))
+        gradients = tape.gradient(loss, layers.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, layers.trainable_variables, strict=True))
+        return loss
+
+    return cast(Callable[[Indices], Any], step)
 
 
 def fit_share(network: tf.keras.Model, params: Params, stage: str, validation: ImagePool) -> None:
@@ -234,7 +289,7 @@ def fit_share(network: tf.keras.Model, params: Params, stage: str, validation: I
     from fakeface.augment import file_augmentation
     from fakeface.models import TEXTURE_LOGITS, logits_of_halves
 
-    if len(np.unique(validation.labels)) < 2:
+    if len(np.unique(validation.labels)) < 2 or not has_learned(network):
         return
     recipe, halves = params.chosen_recipe(), logits_of_halves(network, params.chosen_recipe().mirrored_view)
     augment = file_augmentation(recipe.augmentation_steps(stage), params.seed)

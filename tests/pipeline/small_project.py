@@ -26,7 +26,8 @@ OUTPUTS = ("datasets", "models", "reports")
 CAMERAS = ("camera_1", "camera_2", "camera_3", "camera_4")
 GENERATORS = ("generator_1", "generator_2", "generator_3")
 IMAGES, SIDE, EPOCHS = 30, 48, 2  # images a source, their pixels a side, epochs a stage
-SMALL_TEXTURE = {"units": 4, "copies": 1, "at_most": 1000, "batch_size": 32, "rate": 1.0, "passes": 1}
+_LEARNING = {"copies": 1, "rate": 1.0, "passes": 1}
+SMALL_TEXTURE = {"units": 4, "at_most": 1000, "batch_size": 32, **_LEARNING, "again": _LEARNING}
 LETTER, HALF_IMAGE = "camera_1/letter.jpg", "camera_2/half.jpg"  # lie beside the images, and are none
 
 
