@@ -102,11 +102,39 @@ def test_a_stage_goes_on_from_what_one_before_has_learned(store: Store, capsys: 
     fit_texture(network, params, "stage2", training, validation)
     said = capsys.readouterr().out
     assert "stage1 texture: learned from camera, generator" in said
-    assert "stage2 texture: learned on from camera, generator" in said
-    assert "stage2 texture, pass 1/1" in said  # which is not enough for a fresh one to know anything
+    assert "stage2 texture: goes on learning from camera, generator" in said
+    assert "stage2 texture, pass 1/1" in said
     went_on = network.get_layer("texture_units").get_weights()[0]
     assert not np.array_equal(went_on, learned)
     assert np.corrcoef(went_on.ravel(), learned.ravel())[0, 1] > 0.99
+    assert roc_auc_score(validation.labels, score_pool(texture_alone(network), validation, 16, "texture")) > 0.95
+
+
+def test_to_go_on_without_learning_leaves_every_answer_as_it_was(store: Store) -> None:
+    """Weights are of counts as they are in a network, and of standardised ones while they are learned."""
+    params = small_params(passes=6, again={"copies": 1, "rate": 1e-9, "passes": 1})
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    training, validation = parts(store)
+    of_one_label = validation.where(validation.labels == 0)  # by which no share is fitted
+    fit_texture(network, params, "stage1", training, of_one_label)
+    said_before = score_pool(texture_alone(network), validation, 16, "texture")
+    fit_texture(network, params, "stage2", training, of_one_label)
+    said_now = score_pool(texture_alone(network), validation, 16, "texture")
+    assert np.ptp(said_before) > 0.5
+    np.testing.assert_allclose(said_now, said_before, atol=1e-3)
+
+
+def test_what_is_worse_than_even_odds_is_learned_anew(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    params = small_params(again={"copies": 1, "rate": 0.1, "passes": 1})
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    training, validation = parts(store)
+    answer = network.get_layer("texture_logits")
+    fit_texture(network, params, "stage1", training, validation)
+    answer.set_weights([-each for each in answer.get_weights()])
+    fit_texture(network, params, "stage2", training, validation)
+    said = capsys.readouterr().out
+    assert "stage2 texture: learned anew, as the one before tells less than even odds do" in said
+    assert "stage2 texture, pass 4/4" in said
     assert roc_auc_score(validation.labels, score_pool(texture_alone(network), validation, 16, "texture")) > 0.95
 
 

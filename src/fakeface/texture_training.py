@@ -48,9 +48,9 @@ def fit_texture(
 ) -> float:
     """Fill the layers of `network` on `texture_counts`, from counts of images of `training`, half of them augmented.
 
-    It learns from `of_alike_files`, and goes on from what a stage before has learned; where there are no such files,
-    the layers stay as they are, and that is said. How much they add to the other half's logits is fitted on
-    `validation`, as a calibration is. Returns how many seconds it took.
+    It learns from `of_alike_files`, and goes on from what a stage before has learned, unless that is worse than even
+    odds here. Where there are no such files the layers stay as they are, and that is said. How much they add to the
+    other half's logits is fitted on `validation`, as a calibration is. Returns how many seconds it took.
 
     Raises:
         UserError: the loss is no longer a finite number.
@@ -61,11 +61,12 @@ def fit_texture(
         with stops_between_steps() as stop_if_asked:
             alike = of_alike_files(training)
             if len(alike):
-                how = "learned on" if has_learned(network) else "learned"
+                how = "goes on learning" if has_learned(network) else "learned"
                 print(f"{stage} texture: {how} from {', '.join(np.unique(alike.sources))}", flush=True)
                 _fill(network, params, stage, alike, stop_if_asked)
             else:
-                print(f"{stage} texture: not learned, as no real file has the size of a fake one", flush=True)
+                kept = " and left as it was" if has_learned(network) else ""
+                print(f"{stage} texture: not learned{kept}, as no real file has the size of a fake one", flush=True)
     except (KeyboardInterrupt, SystemExit):
         print(f"{stage}: stopped while it learned the texture; the epochs before it are kept.", file=sys.stderr)
         raise
@@ -86,18 +87,31 @@ def _fill(
     from fakeface.models import TEXTURE_LOGITS, TEXTURE_UNITS
 
     units, logits = network.get_layer(TEXTURE_UNITS), network.get_layer(TEXTURE_LOGITS)
-    goes_on = has_learned(network)
-    learning = texture_learning(params, goes_on)
+    before = [*units.get_weights(), *logits.get_weights()] if has_learned(network) else None
+    learning = texture_learning(params, before is not None)
     kept = kept_counts(network, params, stage, training, learning.copies, stop_if_asked)
+    if before is not None and _log_loss(before, kept) > math.log(2):
+        # Ten passes would not mend it; seen where a share made the logits of a sure layer hundreds
+        print(f"{stage} texture: learned anew, as the one before tells less than even odds do", flush=True)
+        before, learning = None, texture_learning(params, False)
+        kept = kept_counts(network, params, stage, training, learning.copies, stop_if_asked)
     middle, spread = _standardised(kept.counts)
     start = None
-    if goes_on:
-        kernel, bias = units.get_weights()
-        start = [kernel * spread[:, None], bias + middle @ kernel, *logits.get_weights()]
+    if before is not None:
+        kernel, bias, *answer = before
+        start = [kernel * spread[:, None], bias + middle @ kernel, *answer]
     kernel, bias, *answer = _learned(kept, params, stage, learning, start, stop_if_asked)
     folded = kernel / spread[:, None]
     units.set_weights([folded, bias - middle @ folded])
     logits.set_weights(answer)
+
+
+def _log_loss(weights: list[Counts], kept: KeptCounts) -> float:
+    """Return the mean log loss of units and answer of these weights on counts as they are."""
+    kernel, bias, answer, answer_bias = weights
+    both = np.maximum(kept.counts @ kernel + bias, 0) @ answer + answer_bias
+    towards_fake = (both[:, 1] - both[:, 0]).astype(np.float64)
+    return float(np.mean(np.logaddexp(0, towards_fake) - kept.labels * towards_fake))
 
 
 def of_alike_files(pool: ImagePool) -> ImagePool:
@@ -212,7 +226,7 @@ def _learned(
     each = _halves(kept)
     steps = max(1, len(each) // chosen.batch_size)
     layers = _layers(kept.counts.shape[1], chosen.units, params.seed)
-    if start:
+    if start is not None:
         layers.set_weights(start)
     step = _training_step(layers, kept, lr * learning.rate, steps * learning.passes)
     order = np.random.default_rng(params.seed)
@@ -260,7 +274,7 @@ def _layers(features: int, units: int, seed: int) -> tf.keras.Model:
 def _training_step(layers: tf.keras.Model, kept: KeptCounts, lr: float, steps: int) -> Callable[[Indices], Any]:
     """Return a function that trains on the counts at some positions, and gives their loss.
 
-    Keras' own step wants the counts of each batch handed over anew, which takes as long as to learn from them.
+    Keras' own step wants the counts of each batch handed over anew, which takes nearly as long as to learn from them.
     """
     import tensorflow as tf
 
@@ -284,7 +298,8 @@ def fit_share(network: tf.keras.Model, params: Params, stage: str, validation: I
     """Scale the texture's logits so that their sum with the other half's is best on validation images.
 
     Both slopes of a Platt scaling of two logits are fitted, and their ratio is the scale. The images come in every kind
-    of file, by the recipe's step `resave`, or this half would be trusted as files of known kinds deserve it.
+    of file, by the recipe's step `resave`, or this half would be trusted as files of known kinds deserve it. Nothing is
+    fitted where the texture says nothing, or validation has one label.
     """
     from fakeface.augment import file_augmentation
     from fakeface.models import TEXTURE_LOGITS, logits_of_halves
