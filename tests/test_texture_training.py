@@ -124,29 +124,22 @@ def test_to_go_on_without_learning_leaves_every_answer_as_it_was(store: Store) -
     np.testing.assert_allclose(said_now, said_before, atol=1e-3)
 
 
-def test_what_is_worse_than_even_odds_is_learned_anew(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("factor", "said"), [(-1, "stage2 texture: learned anew, as the one before tells less than even odds do"), (0, "")]
+)
+def test_what_is_worse_than_even_odds_or_says_nothing_is_learned_anew(
+    store: Store, capsys: pytest.CaptureFixture[str], factor: int, said: str
+) -> None:
     params = small_params(again={"copies": 1, "rate": 0.1, "passes": 1})
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
     training, validation = parts(store)
     answer = network.get_layer("texture_logits")
     fit_texture(network, params, "stage1", training, validation)
-    answer.set_weights([-each for each in answer.get_weights()])
+    answer.set_weights([factor * each for each in answer.get_weights()])
     fit_texture(network, params, "stage2", training, validation)
-    said = capsys.readouterr().out
-    assert "stage2 texture: learned anew, as the one before tells less than even odds do" in said
-    assert "stage2 texture, pass 4/4" in said
-    assert roc_auc_score(validation.labels, score_pool(texture_alone(network), validation, 16, "texture")) > 0.95
-
-
-def test_what_a_stage_before_found_useless_is_learned_anew(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    params = small_params(again={"copies": 1, "rate": 0.1, "passes": 1})
-    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
-    training, validation = parts(store)
-    answer = network.get_layer("texture_logits")
-    fit_texture(network, params, "stage1", training, validation)
-    answer.set_weights([0 * each for each in answer.get_weights()])
-    fit_texture(network, params, "stage2", training, validation)
-    assert "stage2 texture, pass 4/4" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert said in out
+    assert "stage2 texture, pass 4/4" in out
     assert roc_auc_score(validation.labels, score_pool(texture_alone(network), validation, 16, "texture")) > 0.95
 
 

@@ -91,7 +91,7 @@ def _fill(
     learning = texture_learning(params, before is not None)
     kept = kept_counts(network, params, stage, training, learning.copies, stop_if_asked)
     if before is not None and _log_loss(before, kept) > math.log(2):
-        # Ten passes would not mend it; seen where a share made the logits of a sure layer hundreds
+        # `again` is too short to mend it; seen where a share made the logits of a sure layer hundreds
         print(f"{stage} texture: learned anew, as the one before tells less than even odds do", flush=True)
         before, learning = None, texture_learning(params, False)
         kept = kept_counts(network, params, stage, training, learning.copies, stop_if_asked)
