@@ -111,7 +111,7 @@ def test_a_stage_goes_on_from_what_one_before_has_learned(store: Store, capsys: 
 
 
 def test_to_go_on_without_learning_leaves_every_answer_as_it_was(store: Store) -> None:
-    """Weights are of counts as they are in a network, and of standardised ones while they are learned."""
+    """Counts are standardised by layers of a network, and by us while it learns from them."""
     params = small_params(passes=6, again={"copies": 1, "rate": 1e-9, "passes": 1})
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
     training, validation = parts(store)
@@ -143,6 +143,21 @@ def test_what_is_worse_than_even_odds_or_says_nothing_is_learned_anew(
     assert roc_auc_score(validation.labels, score_pool(texture_alone(network), validation, 16, "texture")) > 0.95
 
 
+def test_a_picture_like_none_before_is_taken_for_no_farther_out_than_the_last_of_those_known(store: Store) -> None:
+    training, validation = parts(store)
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    fit_texture(network, small_params(), "stage1", training, validation)
+    units = network.get_layer("texture_units")
+    import tensorflow as tf
+
+    of_units = tf.keras.Model(network.input, units.input)
+    usual = of_units.predict_on_batch(training.take(np.arange(64)))
+    flat = of_units.predict_on_batch(np.full((1, SIZE, SIZE, 3), 128, np.uint8))
+    assert np.abs(flat).max() == 2.0
+    assert 0.5 < usual.std() < 1.0
+    assert np.mean(np.abs(usual) == 2.0) < 0.1
+
+
 def test_how_much_the_texture_counts_comes_from_validation_images(store: Store) -> None:
     training, validation = parts(store)
     swapped = ImagePool(
@@ -162,7 +177,8 @@ def test_a_texture_that_a_saved_file_misleads_is_trusted_less_where_validation_f
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
     fit_texture(network, small_params(steps={"flip": {}}), "stage1", training, validation)
     as_they_came = np.abs(network.get_layer("texture_logits").get_weights()[0]).max()
-    saved_again = small_params(steps={"resave": {"scale": 1.5, "quality": 60, "probability": 1.0}})
+    # Saved so, every picture's texture is the file's
+    saved_again = small_params(steps={"resave": {"scale": 1, "quality": 10, "probability": 1.0}})
     fit_share(network, saved_again, "stage1", validation)
     assert np.abs(network.get_layer("texture_logits").get_weights()[0]).max() < as_they_came / 2
 
@@ -234,6 +250,16 @@ def test_counts_are_kept_of_whole_batches_up_to_the_most(store: Store, at_most: 
     assert (found.plain, len(found.labels) - found.plain) == kept
     assert found.counts.shape == (sum(kept), FEATURES)
     assert found.labels.mean() == 0.5
+
+
+def test_each_stage_counts_other_draws_of_the_same_images(store: Store) -> None:
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    first, again, second = (
+        kept_counts(network, small_params(), stage, parts(store)[0], copies=1)
+        for stage in ("stage1", "stage1", "stage2")
+    )
+    np.testing.assert_array_equal(first.counts, again.counts)
+    assert not np.array_equal(np.unique(first.counts, axis=0), np.unique(second.counts, axis=0))
 
 
 @pytest.mark.parametrize("saved_again", [0.0, 0.5])

@@ -137,6 +137,14 @@ def test_a_later_start_sees_what_an_uninterrupted_training_sees() -> None:
         np.testing.assert_array_equal(labels, labels_again)
 
 
+def test_no_two_stages_draw_alike() -> None:
+    params = small_params()
+    drawn = {stage: params.stage_seed(stage) for stage in STAGES}
+    assert len(set(drawn.values())) == len(STAGES)
+    assert drawn == {stage: small_params().stage_seed(stage) for stage in STAGES}
+    assert params.model_copy(update={"seed": params.seed + 1}).stage_seed("stage1") != drawn["stage1"]
+
+
 def test_scoring_keeps_order_and_pixels() -> None:
     pool = pool_of([faces(40, 3)], "test")
     images = np.concatenate([images for images, _ in scoring_dataset(pool, 3)])

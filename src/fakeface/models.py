@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fakeface.texture import texture_counts
+from fakeface.texture import limited, texture_counts
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-TEXTURE_UNITS, TEXTURE_LOGITS = "texture_units", "texture_logits"  # layers that fit_texture fills
+# Layers that fit_texture fills
+TEXTURE_SPREADS, TEXTURE_UNITS, TEXTURE_LOGITS = "texture_spreads", "texture_units", "texture_logits"
 _SHAPES, _SUM = "logits", "sum_of_logits"
 
 
@@ -36,9 +37,14 @@ def build_network(
     images = tf.keras.Input((image_size, image_size, 3), name="images", dtype="float32")
     logits = layers.Dense(2, name=_SHAPES)(NETWORKS[name](images, channels, batch_norm_momentum))
     if texture_units:
+        # Standardised by moments that are set, not learned; those of a count are never smaller than of pure chance
+        spreads = layers.BatchNormalization(
+            center=False, scale=False, epsilon=1e-6, trainable=False, dtype="float32", name=TEXTURE_SPREADS
+        )
         units = layers.Dense(texture_units, activation="relu", dtype="float32", name=TEXTURE_UNITS)
         answer = layers.Dense(2, kernel_initializer="zeros", dtype="float32", name=TEXTURE_LOGITS)
-        logits = layers.Add(dtype="float32", name=_SUM)([logits, answer(units(texture_counts(images)))])
+        of_texture = answer(units(limited(spreads(texture_counts(images)))))
+        logits = layers.Add(dtype="float32", name=_SUM)([logits, of_texture])
     return _answering(images, logits, name)
 
 

@@ -33,6 +33,17 @@ _KINDS = len(_TAPS) * _COLOURS
 _ROW, _ROW_FARTHEST = 4, 2
 _TRIPLE, _TRIPLE_FARTHEST = _COLOURS, 3
 
+# In spreads from the mean. A picture changed as few were, such as one halved and enlarged, lies far out in many counts
+# at once, and the layer said of it what no image had taught it (docs/generalization.md, twelfth series)
+_FARTHEST_COUNT = 2.0
+
+
+def limited(standardised: Any) -> Any:
+    """Return standardised counts, float32 (batch, FEATURES), cut off where images of the training seldom are."""
+    import tensorflow as tf
+
+    return tf.clip_by_value(standardised, -_FARTHEST_COUNT, _FARTHEST_COUNT)
+
 
 def texture_counts(images: Any) -> Any:
     """Return roots of the counts of each kind, float32 (batch, FEATURES), of images (batch, S, S, 3) in 0..255.

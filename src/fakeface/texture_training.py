@@ -6,6 +6,7 @@ A network that learns step by step sees an image once an epoch, which is too sel
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import time
@@ -84,30 +85,29 @@ def has_learned(network: tf.keras.Model) -> bool:
 def _fill(
     network: tf.keras.Model, params: Params, stage: str, training: ImagePool, stop_if_asked: Callable[[], None]
 ) -> None:
-    from fakeface.models import TEXTURE_LOGITS, TEXTURE_UNITS
+    from fakeface.models import TEXTURE_LOGITS, TEXTURE_SPREADS, TEXTURE_UNITS
 
-    units, logits = network.get_layer(TEXTURE_UNITS), network.get_layer(TEXTURE_LOGITS)
+    spreads, units, logits = (network.get_layer(each) for each in (TEXTURE_SPREADS, TEXTURE_UNITS, TEXTURE_LOGITS))
     before = [*units.get_weights(), *logits.get_weights()] if has_learned(network) else None
     learning = texture_learning(params, before is not None)
     kept = kept_counts(network, params, stage, training, learning.copies, stop_if_asked)
-    if before is not None and _log_loss(before, kept) > math.log(2):
-        # `again` is too short to mend it; seen where a share made the logits of a sure layer hundreds
-        print(f"{stage} texture: learned anew, as the one before tells less than even odds do", flush=True)
-        before, learning = None, texture_learning(params, False)
-        kept = kept_counts(network, params, stage, training, learning.copies, stop_if_asked)
-    middle, spread = _standardised(kept.counts)
-    start = None
     if before is not None:
-        kernel, bias, *answer = before
-        start = [kernel * spread[:, None], bias + middle @ kernel, *answer]
-    kernel, bias, *answer = _learned(kept, params, stage, learning, start, stop_if_asked)
-    folded = kernel / spread[:, None]
-    units.set_weights([folded, bias - middle @ folded])
+        _standardise(kept.counts, *spreads.get_weights())
+        if _log_loss(before, kept) > math.log(2):
+            # `again` is too short to mend it; seen where a share made the logits of a sure layer hundreds
+            print(f"{stage} texture: learned anew, as the one before tells less than even odds do", flush=True)
+            before, learning = None, texture_learning(params, False)
+            kept = kept_counts(network, params, stage, training, learning.copies, stop_if_asked)
+    if before is None:
+        spreads.set_weights(_moments(kept.counts))
+        _standardise(kept.counts, *spreads.get_weights())
+    kernel, bias, *answer = _learned(kept, params, stage, learning, before, stop_if_asked)
+    units.set_weights([kernel, bias])
     logits.set_weights(answer)
 
 
 def _log_loss(weights: list[Counts], kept: KeptCounts) -> float:
-    """Return the mean log loss of units and answer of these weights on counts as they are."""
+    """Return the mean log loss of units and answer of these weights on standardised counts."""
     kernel, bias, answer, answer_bias = weights
     both = np.maximum(kept.counts @ kernel + bias, 0) @ answer + answer_bias
     towards_fake = (both[:, 1] - both[:, 0]).astype(np.float64)
@@ -151,19 +151,19 @@ def kept_counts(
     import tensorflow as tf
 
     from fakeface.augment import build_augmentation, file_steps
-    from fakeface.models import TEXTURE_UNITS
+    from fakeface.models import TEXTURE_SPREADS
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
-    size, all_steps = settings.batch_size, recipe.augmentation_steps(stage)
+    size, all_steps, seed = settings.batch_size, recipe.augmentation_steps(stage), params.stage_seed(stage)
     plain, augmented = images_counted(params, stage, len(training), copies)
 
     def drawn(augmentation: Sequence[Mapping[str, Any]], images: int) -> tf.data.Dataset:
-        augment = build_augmentation(augmentation, params.seed)
-        order = (size, settings.steps(len(training)), range(copies), recipe.balance, params.seed)
+        augment = build_augmentation(augmentation, seed)
+        order = (size, settings.steps(len(training)), range(copies), recipe.balance, seed)
         return training_dataset(training, augment, *order).take(images // size)
 
     batches = drawn(file_steps(all_steps), plain).concatenate(drawn(all_steps, augmented))
-    counting = tf.keras.Model(network.input, network.get_layer(TEXTURE_UNITS).input)
+    counting = tf.keras.Model(network.input, network.get_layer(TEXTURE_SPREADS).input)
     counts = np.empty((plain + augmented, counting.output_shape[1]), np.float32)
     labels = np.empty(len(counts), np.uint8)
     with progress(f"{stage}: counting textures", len(counts)) as advance:
@@ -200,15 +200,26 @@ def _chosen(params: Params) -> Texture:
     return chosen
 
 
-def _standardised(counts: Counts) -> tuple[Counts, Counts]:
-    """Take each kind's mean off in place and divide by its spread; returns both, (FEATURES,) each."""
-    middle, spread = np.empty((2, counts.shape[1]), np.float32)
-    for some in np.array_split(np.arange(counts.shape[1]), 32):  # numpy copies all that it takes a spread of
-        of_some = counts[:, some[0] : some[-1] + 1]
-        middle[some], spread[some] = of_some.mean(axis=0), np.maximum(of_some.std(axis=0), np.float32(_LEAST_SPREAD))
-        of_some -= middle[some]
-        of_some /= spread[some]
-    return middle, spread
+def _moments(counts: Counts) -> tuple[Counts, Counts]:
+    """Return each kind's mean and variance, (FEATURES,) each."""
+    mean, variance = np.empty((2, counts.shape[1]), np.float32)
+    for some in _some_columns(counts):
+        mean[some], variance[some] = counts[:, some].mean(axis=0), counts[:, some].var(axis=0)
+    return mean, np.maximum(variance, np.float32(_LEAST_SPREAD**2))
+
+
+def _standardise(counts: Counts, mean: Counts, variance: Counts) -> None:
+    """Do in place what a network's layers do before the units: by `mean` and `variance`, and no farther out."""
+    from fakeface.texture import limited
+
+    for some in _some_columns(counts):
+        counts[:, some] = limited((counts[:, some] - mean[some]) / np.sqrt(variance[some]))
+
+
+def _some_columns(counts: Counts) -> list[slice]:
+    """Return slices of all columns; numpy copies all that it takes moments of at once."""
+    edges = np.linspace(0, counts.shape[1], 33).astype(int)
+    return [slice(int(start), int(end)) for start, end in itertools.pairwise(edges)]
 
 
 def _learned(
@@ -229,10 +240,11 @@ def _learned(
     if start is not None:
         layers.set_weights(start)
     step = _training_step(layers, kept, lr * learning.rate, steps * learning.passes)
-    order = np.random.default_rng(params.seed)
+    seed = params.stage_seed(stage)
+    order = np.random.default_rng(seed)
     with progress(f"{stage}: texture's training steps", steps * learning.passes) as advance:
         for number in range(learning.passes):
-            draw_anew(layers, params.seed, number)
+            draw_anew(layers, seed, number)
             losses = []
             for batch in np.array_split(order.permutation(each), steps):
                 losses.append(float(step(batch)))

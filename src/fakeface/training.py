@@ -81,7 +81,7 @@ def fit_stage(
     if replicas:
         done = Progress(**json.loads(replicas.spread(json.dumps(asdict(done)))))
     reporter = Reporter(stage, settings.epochs, steps, settings.batch_size, listeners, done)
-    callbacks = _callbacks(params, model, reporter, saved, replicas)
+    callbacks = _callbacks(params, stage, model, reporter, saved, replicas)
     is_helper = distribution is not None and not distribution.is_chief
     with _told_how_it_ended(params, stage, saved, reporter, is_helper), stops_between_steps() as stop_if_asked:
         (replicas.copy if replicas else model).fit(
@@ -109,14 +109,13 @@ def _fed(
     from fakeface.augment import build_augmentation
 
     recipe, settings, size = params.chosen_recipe(), params.stage_settings(stage), params.validation_batch_size
-    augment = build_augmentation(recipe.augmentation_steps(stage), params.seed)
+    seed = params.stage_seed(stage)
+    augment = build_augmentation(recipe.augmentation_steps(stage), seed)
     validated = _validated(validation, settings.validation_steps, size)
 
     def batches(share: Share) -> tf.data.Dataset:
         epochs = range(first_epoch, settings.epochs)
-        return training_dataset(
-            training, augment, settings.batch_size, steps, epochs, recipe.balance, params.seed, share
-        )
+        return training_dataset(training, augment, settings.batch_size, steps, epochs, recipe.balance, seed, share)
 
     if distribution is None:
         return {"x": batches(WHOLE), "validation_data": scoring_dataset(validated, size)}
@@ -142,7 +141,12 @@ def _tensors(model: tf.keras.Model) -> Mapping[str, Any]:
 
 
 def _callbacks(
-    params: Params, model: tf.keras.Model, reporter: Reporter, saved: SavedTraining | None, replicas: Replicas | None
+    params: Params,
+    stage: str,
+    model: tf.keras.Model,
+    reporter: Reporter,
+    saved: SavedTraining | None,
+    replicas: Replicas | None,
 ) -> list[Any]:
     """Return the callbacks in their order: the report has the rate that was used, the state the one that is next."""
     from fakeface.training_callbacks import Gatherer, Plateau, RandomLayers, Saver, Teller
@@ -152,7 +156,7 @@ def _callbacks(
         plateau = Plateau(reporter.done.counters, **params.reduce_lr.model_dump())
     saver = Saver(saved, _tensors(model), reporter, plateau) if saved else None
     gatherer = Gatherer(replicas.gather) if replicas else None
-    in_order = (RandomLayers(params.seed), reporter, plateau, gatherer, saver, Teller(reporter))
+    in_order = (RandomLayers(params.stage_seed(stage)), reporter, plateau, gatherer, saver, Teller(reporter))
     return [each for each in in_order if each is not None]
 
 
