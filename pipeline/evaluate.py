@@ -15,7 +15,7 @@ def main() -> None:
     from fakeface import tracking
 
     with tracking.evaluation_run(Path.cwd(), experiment_parameters(params)):
-        from fakeface.checkpoints import read_facts
+        from fakeface.checkpoints import Detectors, read_facts
         from fakeface.device import prepare_tensorflow
 
         checkpoints = {stage: Path(f"models/{stage}.h5") for stage in STAGES}
@@ -36,11 +36,13 @@ def main() -> None:
         stores = {role: open_store(Path("datasets/split") / role) for role in (*STAGES, HELDOUT)}
         for checkpoint in checkpoints.values():
             remove_finished(private_folder(main_folder(Path.cwd()), "training"), checkpoint)
+        detectors = Detectors()
         evaluation = evaluate_checkpoints(
             checkpoints,
             stores,
             params.evaluate.sources,
             params.validation_batch_size,
+            detectors,
         )
         robustness = robustness_of_checkpoint(
             checkpoints[STAGES[-1]],
@@ -50,6 +52,7 @@ def main() -> None:
             params.evaluate.robustness_images,
             params.validation_batch_size,
             params.seed,
+            detectors,
         )
         facts = read_json(Path("reports/data/split.json"))
         metrics = {

@@ -155,6 +155,7 @@ def test_summary_shows_sources_stages_and_what_a_constant_answer_gets(tmp_path: 
         "note": "synthetic sample",
         "stages": dict.fromkeys(("stage1", "stage2", "stage3"), stage),
         "pairs": {"lfw_stylegan": report["generalization"]},
+        "pairs_pooled": {"ece": 0.0421},
         "robustness": {"none": {"change": 0.0}, "jpeg 30": {"change": -0.125}, "blur 1": {"change": -0.05}},
     }
     write_json(tmp_path / "metrics.json", report)
@@ -168,6 +169,8 @@ def test_summary_shows_sources_stages_and_what_a_constant_answer_gets(tmp_path: 
         "0.910",
         "0.600",
         "lfw_stylegan",
+        "calibration error: 0.260 (",
+        "; of every face in a pair 0.042",
         "'jpeg 30' costs most, 0.125",
         "make ui",
     ):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fakeface.calibration import Calibration
-from fakeface.checkpoints import CheckpointFacts, load_checkpoint, load_detector, read_facts, save_checkpoint
+from fakeface.checkpoints import CheckpointFacts, Detectors, load_checkpoint, read_facts, save_checkpoint
 from fakeface.device import quiet_tensorflow
 from fakeface.errors import UserError
 from fakeface.models import build_network, shapes_alone, texture_alone, with_mirrored_view
@@ -113,7 +113,7 @@ def test_the_texture_adds_its_logits_to_those_of_the_mean_view() -> None:
 def test_a_checkpoint_carries_the_layers_on_the_texture(tmp_path: Path) -> None:
     model = with_drawn_texture()
     save_checkpoint(model, replace(FACTS, mirrored_view=True, texture_units=4), tmp_path / "stage2.h5")
-    detector, facts = load_detector(tmp_path / "stage2.h5")
+    detector, facts = Detectors().load(tmp_path / "stage2.h5")
     assert facts.texture_units == 4
     expected = with_mirrored_view(model).predict_on_batch(IMAGES)
     np.testing.assert_allclose(detector.predict_on_batch(IMAGES), expected, atol=1e-6)
@@ -130,7 +130,7 @@ def test_what_mlflow_serves_adds_the_texture_alike() -> None:
 def test_a_detector_scores_over_the_views_that_its_checkpoint_names(tmp_path: Path) -> None:
     model = build_network("residual", CHANNELS, 32, 0.9)
     save_checkpoint(model, replace(FACTS, mirrored_view=True), tmp_path / "stage3.h5")
-    detector, _ = load_detector(tmp_path / "stage3.h5")
+    detector, _ = Detectors().load(tmp_path / "stage3.h5")
     np.testing.assert_allclose(
         detector.predict_on_batch(IMAGES), with_mirrored_view(model).predict_on_batch(IMAGES), atol=1e-6
     )

@@ -16,7 +16,7 @@ import pytest
 from fakeface import STAGES
 from fakeface.augment import build_augmentation
 from fakeface.calibration import Calibration, fit_calibration
-from fakeface.checkpoints import save_checkpoint
+from fakeface.checkpoints import Detectors, save_checkpoint
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.errors import UserError
 from fakeface.inputs import epoch_batches, pool_of, scoring_dataset, training_dataset
@@ -288,11 +288,11 @@ def test_every_checkpoint_is_scored_on_every_set(
             save_checkpoint(first_stage.model, uncalibrated, checkpoints[stage])
     unseen = faces(64, 9, ("phone", "other_generator"))
     heldout = replace(unseen, parts=np.full(64, "heldout"))
-    evaluation = evaluate_checkpoints(checkpoints, {**stores, "heldout": heldout}, ["phone"], 16)
+    evaluation = evaluate_checkpoints(checkpoints, {**stores, "heldout": heldout}, ["phone"], 16, Detectors())
     assert set(evaluation.heldout.sources.tolist()) == {"phone"}
     assert {name: len(each.labels) for name, each in evaluation.tests.items()} == dict.fromkeys(STAGES, 40)
     for each in (evaluation.heldout, *evaluation.tests.values()):
         np.testing.assert_array_equal(each.scores["stage1"], each.scores["stage3"])
         np.testing.assert_allclose(each.scores["stage1"], 1 - each.scores["stage2"], atol=1e-5)
     with pytest.raises(UserError, match=r"evaluate\.sources names 'fone'"):
-        evaluate_checkpoints(checkpoints, {**stores, "heldout": heldout}, ["fone"], 16)
+        evaluate_checkpoints(checkpoints, {**stores, "heldout": heldout}, ["fone"], 16, Detectors())

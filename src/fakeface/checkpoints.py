@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,28 +100,32 @@ def _is_as_written(path: Path, stated: bytes) -> bool:
     return hashlib.sha256(content.replace(stated, _NO_SUM)).hexdigest().encode() == stated
 
 
-def load_detector(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:
-    """`load_checkpoint`, as the network that scores: over both views where the checkpoint says so. Not for training."""
-    return next(each_detector([path]))
+class Detectors:
+    """Loads checkpoints as the networks that score, over both views where they say so; not for training.
 
-
-def each_detector(paths: Iterable[Path]) -> Iterator[tuple[tf.keras.Model, CheckpointFacts]]:
-    """Give `load_detector` of each path; use one before the next: those of equal build take turns in one network.
-
-    Building a network, and TensorFlow's first look at it, take longer than scoring hundreds of images.
+    Checkpoints of equal build take turns in one network, so use one before the next is loaded: to build a network, and
+    TensorFlow's first look at it, take longer than to score hundreds of images.
     """
-    from fakeface.models import with_mirrored_view
 
-    built: dict[tuple[object, ...], tuple[tf.keras.Model, tf.keras.Model]] = {}
-    for path in paths:
+    def __init__(self) -> None:
+        self._built: dict[tuple[object, ...], tuple[tf.keras.Model, tf.keras.Model]] = {}
+
+    def load(self, path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:
+        """Return the network with the checkpoint's weights, and what the checkpoint says of itself.
+
+        Raises:
+            UserError: as load_checkpoint.
+        """
+        from fakeface.models import with_mirrored_view
+
         facts = read_facts(path)
         kind = (*_build(facts), facts.mirrored_view)
-        if kind not in built:
+        if kind not in self._built:
             network = _built(facts)
-            built[kind] = network, with_mirrored_view(network) if facts.mirrored_view else network
-        network, detector = built[kind]
+            self._built[kind] = network, with_mirrored_view(network) if facts.mirrored_view else network
+        network, detector = self._built[kind]
         _load_weights(network, facts, path)
-        yield detector, facts
+        return detector, facts
 
 
 def load_checkpoint(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.calibration import Calibration
-from fakeface.checkpoints import CheckpointFacts, load_detector
+from fakeface.checkpoints import CheckpointFacts, Detectors
 from fakeface.errors import UserError
 from fakeface.image_checks import RejectedImage
 from fakeface.image_files import list_images
@@ -55,7 +55,7 @@ def print_predictions(paths: Sequence[Path], checkpoint: Path, crop: Crop) -> in
     files = [file for usable, _ in found for file in usable]
     refused = sum(count for _, count in found)
     prepare_tensorflow("auto", "auto", seed=0, deterministic=False)
-    model, facts = load_detector(checkpoint)
+    model, facts = Detectors().load(checkpoint)
     if facts.note:
         click.echo(
             f"fakeface: {checkpoint} was trained on the {facts.note}: its scores mean nothing elsewhere.", err=True

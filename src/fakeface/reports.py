@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fakeface import LABELS, STAGES, figures
 from fakeface.disk import make_folder
@@ -56,6 +57,7 @@ def evaluation_metrics(
     }
     report["pairs"] = of_pairs[_FINAL]
     report["pairs_macro"] = _mean_of_pairs(report["pairs"])
+    report["pairs_pooled"] = _pooled_pairs(evaluation, pairs)
     band = {name: getattr(final, name) for name in ("unsure_low", "unsure_high", "target_accuracy")}
     answered = coverage(heldout.labels, heldout.scores[_FINAL], final.threshold, final.unsure_low, final.unsure_high)
     report["coverage"] = band | answered
@@ -99,10 +101,8 @@ def _pair_metrics(
     evaluation: Evaluation, pairs: Mapping[str, Pair], stage: str, resamples: int, seed: int
 ) -> dict[str, dict[str, Any]]:
     """Return `binary_metrics` of every pair with one stage's checkpoint, with intervals where there are resamples."""
-    sets, threshold = evaluation.sets(), evaluation.calibrations[stage].threshold
-    names = np.concatenate([each.face_names for each in sets])
-    labels = np.concatenate([each.labels for each in sets])
-    scores = np.concatenate([each.scores[stage] for each in sets])
+    threshold = evaluation.calibrations[stage].threshold
+    names, labels, scores = _rows_of_all_sets(evaluation, stage)
     found: dict[str, dict[str, Any]] = {}
     for name, rows in pair_rows(names, labels, pairs).items():
         found[name] = dict(binary_metrics(labels[rows], scores[rows], threshold))
@@ -111,6 +111,28 @@ def _pair_metrics(
                 labels[rows], scores[rows], threshold, sources=names[rows].tolist(), resamples=resamples, seed=seed
             )
     return found
+
+
+def _pooled_pairs(evaluation: Evaluation, pairs: Mapping[str, Pair]) -> dict[str, float]:
+    """Return `binary_metrics` after the last stage of every face that is in some pair, each once."""
+    names, labels, scores = _rows_of_all_sets(evaluation, _FINAL)
+    of_pairs = pair_rows(names, labels, pairs)
+    if not of_pairs:
+        return {}
+    rows = np.logical_or.reduce(list(of_pairs.values()))
+    return dict(binary_metrics(labels[rows], scores[rows], evaluation.threshold))
+
+
+def _rows_of_all_sets(
+    evaluation: Evaluation, stage: str
+) -> tuple[npt.NDArray[np.str_], npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    """Return names as evaluate.pairs has them, labels and one stage's scores, (N,) each."""
+    sets = evaluation.sets()
+    return (
+        np.concatenate([each.face_names for each in sets]),
+        np.concatenate([each.labels for each in sets]),
+        np.concatenate([each.scores[stage] for each in sets]),
+    )
 
 
 def _mean_of_pairs(of_pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

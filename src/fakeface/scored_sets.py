@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fakeface import HELDOUT, STAGES
 from fakeface.calibration import Calibration
-from fakeface.checkpoints import each_detector, load_detector
+from fakeface.checkpoints import Detectors
 from fakeface.errors import UserError
 from fakeface.inputs import ImagePool, joined_pools, pool_of
 from fakeface.pairs import TEST, face_names, pairs_or_all
@@ -65,6 +65,7 @@ def evaluate_checkpoints(
     stores: Mapping[str, Store],
     heldout_sources: Sequence[str] | None,
     batch_size: int,
+    detectors: Detectors,
 ) -> Evaluation:
     """Score the held-out sources (None: all) and every stage's test part with each stage's checkpoint.
 
@@ -75,7 +76,8 @@ def evaluate_checkpoints(
     everything, ends = joined_pools(list(pools.values())), np.cumsum([len(pool) for pool in pools.values()])[:-1]
     scores: dict[str, dict[str, Scores]] = {name: {} for name in pools}
     calibrations = {}
-    for (stage, path), (model, facts) in zip(checkpoints.items(), each_detector(checkpoints.values()), strict=True):
+    for stage, path in checkpoints.items():
+        model, facts = detectors.load(path)
         calibrations[stage] = facts.calibration
         calibrated = facts.calibration.apply(score_pool(model, everything, batch_size, f"with {path.name}"))
         for name, of_set in zip(pools, np.split(calibrated, ends), strict=True):
@@ -111,6 +113,7 @@ def robustness_of_checkpoint(
     images_per_source: int,
     batch_size: int,
     seed: int,
+    detectors: Detectors,
 ) -> list[dict[str, Any]]:
     """`robustness.robustness_rows` of a checkpoint's pairs, on at most `images_per_source` of each of their sources.
 
@@ -125,7 +128,7 @@ def robustness_of_checkpoint(
     among = np.flatnonzero(of_pairs)
     drawn = among[evenly_drawn_rows(names[among].tolist(), pool.labels[among], images_per_source, seed)]
     names, labels = names[drawn], pool.labels[drawn]
-    model, facts = load_detector(checkpoint)
+    model, facts = detectors.load(checkpoint)
     with progress("robustness: perturbed images scored", len(PERTURBATIONS) * len(drawn)) as advance:
 
         def score(images: npt.NDArray[np.uint8]) -> Scores:

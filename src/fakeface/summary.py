@@ -32,6 +32,7 @@ def print_summary(path: Path) -> None:
         f"generalization: accuracy {_with_interval(overall, 'accuracy')}, balanced accuracy "
         f"{_with_interval(overall, 'balanced_accuracy')}, ROC AUC {_with_interval(overall, 'roc_auc')}\n"
         f"macro over sources: balanced accuracy {_with_interval(macro, 'balanced_accuracy')}\n"
+        f"calibration error: {_with_interval(overall, 'ece')}{_of_pairs(metrics['pairs_pooled'])}\n"
         f"One constant answer would get an accuracy of {overall['constant_answer_accuracy']:.3f}; the notebook claimed "
         "0.877 on other images, and people reached 0.60.\n"
     )
@@ -66,6 +67,10 @@ def _pair_table(pairs: Mapping[str, Any]) -> Table:
     for name, row in pairs.items():
         table.add_row(name, _with_interval(row, "balanced_accuracy"), _with_interval(row, "roc_auc"))
     return table
+
+
+def _of_pairs(pooled: Mapping[str, Any]) -> str:
+    return f"; of every face in a pair {_number(pooled, 'ece')}" if pooled else ""
 
 
 def _robustness_sentence(robustness: Mapping[str, Any]) -> str:

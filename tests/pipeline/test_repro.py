@@ -156,6 +156,8 @@ def test_metrics_agree_with_the_scores_they_come_from(reproduced: Reproduced) ->
     for source in HELDOUT:
         of_source = [row for row in heldout if row["source"] == source]
         assert metrics["sources"][source]["accuracy"] == pytest.approx(accuracy(of_source, "stage3", threshold))
+    in_a_pair = [row for row in heldout if row["source"] in ("camera_4", "generator_3")]
+    assert metrics["pairs_pooled"]["accuracy"] == pytest.approx(accuracy(in_a_pair, "stage3", threshold))
     for stage in STAGES:
         own = [row for row in scores if row["set"] == stage]
         facts = _checkpoint(reproduced, stage)
