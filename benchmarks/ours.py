@@ -30,16 +30,15 @@ def training_batches(
 ) -> tuple[Any, int, int]:
     """Return the dataset of fit_stage, its steps an epoch and its batch size."""
     from fakeface.augment import build_augmentation
-    from fakeface.inputs import pool_of, training_dataset
+    from fakeface.inputs import pool_of, stage_seed, training_dataset
     from fakeface.store import open_store
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
     pool = pool_of([open_store(store)], "train")
     per_epoch = max(1, len(pool) // settings.batch_size)
-    augment = build_augmentation(steps, params.seed)
-    batches = training_dataset(
-        pool, augment, settings.batch_size, per_epoch, range(EPOCHS), recipe.balance, params.seed
-    )
+    seed = stage_seed(params.seed, stage)
+    augment = build_augmentation(steps, seed)
+    batches = training_dataset(pool, augment, settings.batch_size, per_epoch, range(EPOCHS), recipe.balance, seed)
     return batches, per_epoch, settings.batch_size
 
 

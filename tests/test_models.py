@@ -91,6 +91,8 @@ def with_drawn_texture() -> tf.keras.Model:
     kernel, bias = model.get_layer("texture_logits").get_weights()
     drawn = np.random.default_rng(2).normal(0, 0.3, kernel.shape)
     model.get_layer("texture_logits").set_weights([drawn, bias])
+    spreads = model.get_layer("texture_spreads")
+    spreads.set_weights([np.full_like(each, value) for each, value in zip(spreads.get_weights(), (1, 4), strict=True)])
     return model
 
 

@@ -145,6 +145,9 @@ def test_a_saved_network_needs_no_code_of_ours(tmp_path: Path) -> None:
     import tensorflow as tf
 
     network = build_network("residual", (4, 8), 32, 0.9, texture_units=8)
+    for name, drawn in (("texture_logits", (0.0, 0.3)), ("texture_spreads", (1.0, 0.1))):
+        layer, rng = network.get_layer(name), np.random.default_rng(6)
+        layer.set_weights([rng.normal(*drawn, each.shape) for each in layer.get_weights()])
     network.save(tmp_path / "network.h5", include_optimizer=False)
     images = np.random.default_rng(5).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
     loaded = tf.keras.models.load_model(tmp_path / "network.h5", compile=False)

@@ -24,7 +24,7 @@ from fakeface.params import Params, load_params
 from fakeface.scoring import score_pool
 from fakeface.store import Store
 from fakeface.texture import FEATURES, texture_counts
-from fakeface.texture_training import fit_share, fit_texture, kept_counts, of_alike_files
+from fakeface.texture_training import _standardise, fit_share, fit_texture, kept_counts, of_alike_files
 
 quiet_tensorflow()
 PROJECT = Path(__file__).parents[1]
@@ -111,7 +111,6 @@ def test_a_stage_goes_on_from_what_one_before_has_learned(store: Store, capsys: 
 
 
 def test_to_go_on_without_learning_leaves_every_answer_as_it_was(store: Store) -> None:
-    """Counts are standardised by layers of a network, and by us while it learns from them."""
     params = small_params(passes=6, again={"copies": 1, "rate": 1e-9, "passes": 1})
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
     training, validation = parts(store)
@@ -122,6 +121,22 @@ def test_to_go_on_without_learning_leaves_every_answer_as_it_was(store: Store) -
     said_now = score_pool(texture_alone(network), validation, 16, "texture")
     assert np.ptp(said_before) > 0.5
     np.testing.assert_allclose(said_now, said_before, atol=1e-3)
+
+
+def test_the_units_learn_from_what_the_network_gives_them(store: Store) -> None:
+    import tensorflow as tf
+
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    training, validation = parts(store)
+    as_they_are = small_params(steps={"flip": {"probability": 0.0}})
+    fit_texture(network, as_they_are, "stage1", training, validation)
+    kept = kept_counts(network, as_they_are, "stage1", training, copies=1).counts
+    _standardise(kept, *network.get_layer("texture_spreads").get_weights())
+    of_units = tf.keras.Model(network.input, network.get_layer("texture_units").input)
+    given = of_units.predict_on_batch(training.take(np.arange(len(training))))
+    nearest = np.abs(kept[:32, None] - given).max(axis=2).min(axis=1)
+    np.testing.assert_allclose(nearest, 0, atol=1e-4)
+    assert np.abs(kept).max() == 2.0
 
 
 @pytest.mark.parametrize(
@@ -144,12 +159,12 @@ def test_what_is_worse_than_even_odds_or_says_nothing_is_learned_anew(
 
 
 def test_a_picture_like_none_before_is_taken_for_no_farther_out_than_the_last_of_those_known(store: Store) -> None:
+    import tensorflow as tf
+
     training, validation = parts(store)
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
     fit_texture(network, small_params(), "stage1", training, validation)
     units = network.get_layer("texture_units")
-    import tensorflow as tf
-
     of_units = tf.keras.Model(network.input, units.input)
     usual = of_units.predict_on_batch(training.take(np.arange(64)))
     flat = of_units.predict_on_batch(np.full((1, SIZE, SIZE, 3), 128, np.uint8))
@@ -177,7 +192,7 @@ def test_a_texture_that_a_saved_file_misleads_is_trusted_less_where_validation_f
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
     fit_texture(network, small_params(steps={"flip": {}}), "stage1", training, validation)
     as_they_came = np.abs(network.get_layer("texture_logits").get_weights()[0]).max()
-    # Saved so, every picture's texture is the file's
+    # Every picture's texture is then the file's; one saved less badly does not mislead counts that end at two spreads
     saved_again = small_params(steps={"resave": {"scale": 1, "quality": 10, "probability": 1.0}})
     fit_share(network, saved_again, "stage1", validation)
     assert np.abs(network.get_layer("texture_logits").get_weights()[0]).max() < as_they_came / 2

@@ -19,13 +19,20 @@ from fakeface.calibration import Calibration, fit_calibration
 from fakeface.checkpoints import Detectors, save_checkpoint
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.errors import UserError
-from fakeface.inputs import epoch_batches, pool_of, scoring_dataset, training_dataset
-from fakeface.models import build_network, with_mirrored_view
+from fakeface.inputs import epoch_batches, pool_of, scoring_dataset, stage_seed, training_dataset
+from fakeface.models import build_network, shapes_alone, with_mirrored_view
 from fakeface.params import Params, load_params
 from fakeface.scored_sets import evaluate_checkpoints
 from fakeface.scoring import score_pool
 from fakeface.store import Store
-from fakeface.training import TrainedStage, compile_for_training, train_stage, write_history
+from fakeface.training import (
+    TrainedStage,
+    build_arguments,
+    compile_for_training,
+    fit_stage,
+    train_stage,
+    write_history,
+)
 from fakeface.training_state import saved_training
 
 quiet_tensorflow()
@@ -137,12 +144,16 @@ def test_a_later_start_sees_what_an_uninterrupted_training_sees() -> None:
         np.testing.assert_array_equal(labels, labels_again)
 
 
-def test_no_two_stages_draw_alike() -> None:
-    params = small_params()
-    drawn = {stage: params.stage_seed(stage) for stage in STAGES}
-    assert len(set(drawn.values())) == len(STAGES)
-    assert drawn == {stage: small_params().stage_seed(stage) for stage in STAGES}
-    assert params.model_copy(update={"seed": params.seed + 1}).stage_seed("stage1") != drawn["stage1"]
+def test_no_two_stages_draw_alike(stores: dict[str, Store]) -> None:
+    params = small_params().model_copy(update={"epochs": 1})
+    pools = pool_of([stores["stage1"]], "train"), pool_of([stores["stage1"]], "valid")
+    losses = []
+    for stage in ("stage1", "stage1", "stage2"):
+        prepare_tensorflow("cpu", "float32", params.seed, deterministic=True)
+        model = build_network(*build_arguments(params))
+        losses.append(fit_stage(shapes_alone(model), params, stage, *pools).history[0]["loss"])
+    assert losses[0] == losses[1] != losses[2]
+    assert len({stage_seed(seed, stage) for seed in (20, 21) for stage in STAGES}) == 2 * len(STAGES)
 
 
 def test_scoring_keeps_order_and_pixels() -> None:

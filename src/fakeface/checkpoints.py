@@ -103,8 +103,8 @@ def _is_as_written(path: Path, stated: bytes) -> bool:
 class Detectors:
     """Loads checkpoints as the networks that score, over both views where they say so; not for training.
 
-    Checkpoints of equal build take turns in one network, so use one before the next is loaded: to build a network, and
-    TensorFlow's first look at it, take longer than to score hundreds of images.
+    To build a network, and TensorFlow's first look at it, take longer than to score hundreds of images. So checkpoints
+    of equal build take turns in one network: use one before the next is loaded.
     """
 
     def __init__(self) -> None:

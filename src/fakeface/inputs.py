@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -107,6 +108,11 @@ def joined_pools(pools: Sequence[ImagePool]) -> ImagePool:
         labels=np.concatenate([pool.labels for pool in pools]),
         sources=np.concatenate([pool.sources for pool in pools]),
     )
+
+
+def stage_seed(seed: int, stage: str) -> int:
+    """Return the seed of a stage's batches, their augmentation and its dropout, below 2³²; no two stages share one."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {stage}".encode()).digest()[:4], "big")
 
 
 def epoch_batches(pool: ImagePool, batch_size: int, steps: int, balance: str, seed: int, epoch: int) -> Indices:

@@ -23,7 +23,8 @@ def build_network(
     """Build a network by name with fresh weights; `channels` are those of its convolutions.
 
     Input: (batch, image_size, image_size, 3), RGB in 0..255. Output: (batch, 2) float32, P(real) and P(fake). With
-    `texture_units`, a layer of as many units on `texture_counts` adds its logits, zero before `fit_texture`.
+    `texture_units`, a layer of as many units on `limited` standardised `texture_counts` adds its logits, zero before
+    `fit_texture`.
 
     Raises:
         KeyError: the name is not in NETWORKS.
@@ -37,7 +38,7 @@ def build_network(
     images = tf.keras.Input((image_size, image_size, 3), name="images", dtype="float32")
     logits = layers.Dense(2, name=_SHAPES)(NETWORKS[name](images, channels, batch_norm_momentum))
     if texture_units:
-        # Standardised by moments that are set, not learned; those of a count are never smaller than of pure chance
+        # Frozen: its moments are set by fit_texture. No variance there is below 0.25, so epsilon changes nothing
         spreads = layers.BatchNormalization(
             center=False, scale=False, epsilon=1e-6, trainable=False, dtype="float32", name=TEXTURE_SPREADS
         )

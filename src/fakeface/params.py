@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
@@ -364,10 +363,6 @@ class Params(_Section):
             given = {name: getattr(section, name) for name in StageSettings.model_fields}
             chosen |= {name: value for name, value in given.items() if value is not None}
         return StageSettings.model_validate({name: chosen.get(name) for name in StageSettings.model_fields})
-
-    def stage_seed(self, stage: str) -> int:
-        """Return the seed of what one stage draws: its batches, augmentation and dropout; no two stages draw alike."""
-        return int.from_bytes(hashlib.sha256(f"{self.seed} {stage}".encode()).digest()[:4], "big")
 
 
 def load_params(path: Path) -> Params:

@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from fakeface.calibration import fit_slopes_and_bias
 from fakeface.errors import UserError
-from fakeface.inputs import ImagePool, Indices, scoring_dataset, training_dataset
+from fakeface.inputs import ImagePool, Indices, scoring_dataset, stage_seed, training_dataset
 from fakeface.params import Params
 from fakeface.progress import progress
 from fakeface.stopping import stops_between_steps
+from fakeface.texture import limited
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -50,8 +51,9 @@ def fit_texture(
     """Fill the layers of `network` on `texture_counts`, from counts of images of `training`, half of them augmented.
 
     It learns from `of_alike_files`, and goes on from what a stage before has learned, unless that is worse than even
-    odds here. Where there are no such files the layers stay as they are, and that is said. How much they add to the
-    other half's logits is fitted on `validation`, as a calibration is. Returns how many seconds it took.
+    odds here; the counts' moments stay those of the stage that learned it anew. Where there are no such files the
+    layers stay as they are, and that is said. How much they add to the other half's logits is fitted on `validation`,
+    as a calibration is. Returns how many seconds it took.
 
     Raises:
         UserError: the loss is no longer a finite number.
@@ -154,7 +156,7 @@ def kept_counts(
     from fakeface.models import TEXTURE_SPREADS
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
-    size, all_steps, seed = settings.batch_size, recipe.augmentation_steps(stage), params.stage_seed(stage)
+    size, all_steps, seed = settings.batch_size, recipe.augmentation_steps(stage), stage_seed(params.seed, stage)
     plain, augmented = images_counted(params, stage, len(training), copies)
 
     def drawn(augmentation: Sequence[Mapping[str, Any]], images: int) -> tf.data.Dataset:
@@ -210,8 +212,6 @@ def _moments(counts: Counts) -> tuple[Counts, Counts]:
 
 def _standardise(counts: Counts, mean: Counts, variance: Counts) -> None:
     """Do in place what a network's layers do before the units: by `mean` and `variance`, and no farther out."""
-    from fakeface.texture import limited
-
     for some in _some_columns(counts):
         counts[:, some] = limited((counts[:, some] - mean[some]) / np.sqrt(variance[some]))
 
@@ -240,7 +240,7 @@ def _learned(
     if start is not None:
         layers.set_weights(start)
     step = _training_step(layers, kept, lr * learning.rate, steps * learning.passes)
-    seed = params.stage_seed(stage)
+    seed = stage_seed(params.seed, stage)
     order = np.random.default_rng(seed)
     with progress(f"{stage}: texture's training steps", steps * learning.passes) as advance:
         for number in range(learning.passes):

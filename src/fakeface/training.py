@@ -18,7 +18,16 @@ from fakeface.calibration import Calibration, fit_calibration
 from fakeface.checkpoints import CheckpointFacts
 from fakeface.errors import UserError
 from fakeface.evaluation import per_pair
-from fakeface.inputs import WHOLE, ImagePool, Share, pool_of, scoring_dataset, scoring_steps, training_dataset
+from fakeface.inputs import (
+    WHOLE,
+    ImagePool,
+    Share,
+    pool_of,
+    scoring_dataset,
+    scoring_steps,
+    stage_seed,
+    training_dataset,
+)
 from fakeface.params import Params
 from fakeface.scoring import Scores, score_pool
 from fakeface.stopping import stops_between_steps
@@ -109,7 +118,7 @@ def _fed(
     from fakeface.augment import build_augmentation
 
     recipe, settings, size = params.chosen_recipe(), params.stage_settings(stage), params.validation_batch_size
-    seed = params.stage_seed(stage)
+    seed = stage_seed(params.seed, stage)
     augment = build_augmentation(recipe.augmentation_steps(stage), seed)
     validated = _validated(validation, settings.validation_steps, size)
 
@@ -156,7 +165,7 @@ def _callbacks(
         plateau = Plateau(reporter.done.counters, **params.reduce_lr.model_dump())
     saver = Saver(saved, _tensors(model), reporter, plateau) if saved else None
     gatherer = Gatherer(replicas.gather) if replicas else None
-    in_order = (RandomLayers(params.stage_seed(stage)), reporter, plateau, gatherer, saver, Teller(reporter))
+    in_order = (RandomLayers(stage_seed(params.seed, stage)), reporter, plateau, gatherer, saver, Teller(reporter))
     return [each for each in in_order if each is not None]
 
 
