@@ -938,7 +938,10 @@ def _register(project: Path) -> None:
     client.set_registered_model_alias("fakeface", "candidate", "1")
 
 
-def test_a_store_that_fails_during_a_promotion_is_told_in_a_sentence(project: Path) -> None:
+def test_a_store_that_fails_during_a_promotion_is_told_in_a_sentence(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)  # MLflow makes folders of a sqlite address where it is
     shutil.copy(SOURCE.parent / "params.yaml", project / "params.yaml")
     _register(project)
     only_read = f"sqlite:///{(project / 'mlflow.db').as_uri()}?mode=ro&uri=true"
