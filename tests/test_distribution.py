@@ -83,6 +83,7 @@ def draw_store(into: Path) -> None:
             group="",
             width=SIZE,
             height=SIZE,
+            coding="PNG",
             pixels_sha256=hashlib.sha256(image.tobytes()).hexdigest(),
         )
         for number, image in enumerate(images)

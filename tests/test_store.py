@@ -61,7 +61,7 @@ class TestDecoding:
         for file, image in zip(files, pixels(images), strict=True):
             content = (tmp_path / "raw" / file.path).read_bytes()
             np.testing.assert_array_equal(image, decode_image(content, SIZE, Crop.parse(CROPS[file.source])))
-        assert set(images.widths) == set(images.heights) == {48}
+        assert set(images.forms) == {(48, 48, "PNG")}
 
     def test_bad_files_are_named_and_good_ones_keep_their_pixels(self, tmp_path: Path) -> None:
         raw = tmp_path / "raw"
@@ -211,6 +211,7 @@ def stored(count: int, part: str = "train", first: int = 0) -> list[StoredImage]
             f"{n}",
             48,
             40,
+            "PNG",
             hashlib.sha256(image.data).hexdigest(),
         )
         for n, image in enumerate(np.concatenate(list(blocks(first + count)))[first:])

@@ -257,12 +257,14 @@ def test_where_no_real_file_has_a_fakes_size_the_texture_stays_silent(
     assert "stage1 texture: not learned, as no real file has the size of a fake one" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("at_most", "kept"), [(50_000, (3 * 160, 3 * 160)), (100, (48, 48)), (5, (16, 16))])
-def test_counts_are_kept_of_whole_batches_up_to_the_most(store: Store, at_most: int, kept: tuple[int, int]) -> None:
+@pytest.mark.parametrize(("at_most", "kept"), [(50_000, (160, 480, 480)), (100, (32, 32, 32)), (5, (16, 16, 16))])
+def test_counts_are_kept_of_whole_batches_up_to_the_most(
+    store: Store, at_most: int, kept: tuple[int, int, int]
+) -> None:
     params = small_params(at_most=at_most)
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
     found = kept_counts(network, params, "stage1", parts(store)[0], copies=3)
-    assert (found.plain, len(found.labels) - found.plain) == kept
+    assert found.kinds == kept
     assert found.counts.shape == (sum(kept), FEATURES)
     assert found.labels.mean() == 0.5
 
@@ -278,17 +280,44 @@ def test_each_stage_counts_other_draws_of_the_same_images(store: Store) -> None:
 
 
 @pytest.mark.parametrize("saved_again", [0.0, 0.5])
-def test_the_first_counts_kept_are_of_plain_images_with_every_kind_of_file(store: Store, saved_again: float) -> None:
+def test_counts_are_kept_of_images_as_they_are_then_saved_again_then_augmented(
+    store: Store, saved_again: float
+) -> None:
     steps = {"resave": {"probability": saved_again}, "brightness": {"low": 0.0, "high": 0.0}}
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
     found = kept_counts(network, small_params(steps=steps), "stage1", parts(store)[0], copies=3)
     known = {each.tobytes() for each in counts_of(parts(store)[0].take(np.arange(160)))}
     black = counts_of(np.zeros((1, SIZE, SIZE, 3), np.uint8))[0].tobytes()
-    as_they_came = np.mean([each.tobytes() in known for each in found.counts[: found.plain]])
-    assert found.plain == (160 if saved_again == 0 else 3 * 160)
-    assert as_they_came == pytest.approx(1 - saved_again, abs=0.1)
-    assert not any(each.tobytes() == black for each in found.counts[: found.plain])
-    assert all(each.tobytes() == black for each in found.counts[found.plain :])
+    as_they_came = [each.tobytes() in known for each in found.counts]
+    assert found.kinds == (160, 3 * 160 if saved_again else 0, 3 * 160)
+    assert all(as_they_came[:160])
+    if saved_again:
+        assert np.mean(as_they_came[160:640]) == pytest.approx(1 - saved_again, abs=0.1)
+    assert not any(each.tobytes() == black for each in found.counts[: -3 * 160])
+    assert all(each.tobytes() == black for each in found.counts[-3 * 160 :])
+
+
+@pytest.mark.parametrize(
+    ("camera", "far_camera", "as_they_are"),
+    [
+        ("JPEG 95 4:2:0", "PNG", {"camera", "generator"}),
+        ("JPEG 95 4:2:0", "JPEG 95 4:2:0", {"camera", "far_camera", "generator"}),
+        ("PNG", "JPEG 95 4:4:4", set()),
+    ],
+)
+def test_counts_of_images_as_they_are_come_from_files_coded_like_those_of_the_other_label(
+    store: Store, capsys: pytest.CaptureFixture[str], camera: str, far_camera: str, as_they_are: set[str]
+) -> None:
+    sized = with_file_sizes(store, far_camera=256, camera=256, generator=256)
+    coding = {"camera": camera, "far_camera": far_camera, "generator": "JPEG 95 4:2:0"}
+    training, _ = parts(replace(sized, codings=np.array([coding[source] for source in sized.sources])))
+    network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
+    found = kept_counts(network, small_params(), "stage1", training, copies=1)
+    allowed = np.flatnonzero(np.isin(training.sources, list(as_they_are)))
+    assert found.kinds == (len(allowed) // 16 * 16, 160, 160)
+    known = {each.tobytes() for each in counts_of(training.take(allowed))} if as_they_are else set()
+    assert all(each.tobytes() in known for each in found.counts[: found.kinds[0]])
+    assert ("from no image as it is" in capsys.readouterr().out) == (not as_they_are)
 
 
 def counts_of(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -300,12 +329,13 @@ def counts_of(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 
 def test_the_quality_of_a_file_tells_nothing_where_files_are_saved_again(store: Store) -> None:
-    """Every real picture was a JPEG here and no fake one, and nothing else tells them apart."""
+    """Every real picture is a JPEG here and no fake one, and nothing else tells them apart."""
     rng = np.random.default_rng(5)
     images = rng.normal(128, 20, store.images.shape).clip(0, 255).astype(np.uint8)
     reals = store.labels == 0
     images[reals] = jpeg(images[reals], np.full((reals.sum(), 1), 80.0))
-    training, validation = parts(replace(store, images=images))
+    codings, sizes = np.where(reals, "JPEG 80 4:2:0", "PNG"), np.full((len(images), 2), SIZE)
+    training, validation = parts(replace(store, images=images, codings=codings, file_sizes=sizes))
     told = {}
     for probability in (0.0, 1.0):
         network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)

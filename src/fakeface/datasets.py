@@ -156,11 +156,9 @@ def _write_stores(
 
 
 def _stored(image: Placed, images: DecodedImages, number: int) -> StoredImage:
-    file = image.file
-    width, height = int(images.widths[number]), int(images.heights[number])
-    return StoredImage(
-        file.path, file.source, file.label, image.part, file.sha256, image.group, width, height, images.sums[number]
-    )
+    file, of_pixels = image.file, images.sums[number]
+    known = (file.path, file.source, file.label, image.part, file.sha256, image.group)
+    return StoredImage(*known, *images.forms[number], of_pixels)
 
 
 def _summary(collection: Collection, profile: Profile, unusable: Sequence[Rejected], split: Split) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from fakeface import near_duplicates
 from fakeface.disk import clear_folder, exclusive, make_folder, naming
 from fakeface.errors import UserError
 from fakeface.image_checks import RejectedImage, read_content
-from fakeface.images import decode_with_size, decoder_code
+from fakeface.images import FileForm, decode_with_form, decoder_code
 from fakeface.near_duplicates import perceptual_hash
 from fakeface.preprocessing import Crop, Reencoding
 from fakeface.processes import in_processes
@@ -63,6 +63,7 @@ class _Row(NamedTuple):
     width: int
     height: int
     hash: int
+    coding: str
     sha256: str  # of the pixels
 
 
@@ -74,15 +75,13 @@ _Pixels: TypeAlias = npt.NDArray[np.uint8]
 class DecodedImages:
     """The usable files, and what is known of each in the same order, (N,).
 
-    `hashes` are perceptual, uint64; `widths` and `heights` are the file's, in pixels, int64; `sums` are the sha256 of
-    the image's bytes, as they came from the decoder.
+    `hashes` are perceptual, uint64; `sums` are the sha256 of the image's bytes, as they came from the decoder.
     """
 
     files: list[RawFile]
     size: int
     hashes: npt.NDArray[np.uint64]
-    widths: npt.NDArray[np.int64]
-    heights: npt.NDArray[np.int64]
+    forms: list[FileForm]
     sums: list[str]
     places: _Places
 
@@ -172,8 +171,7 @@ def decode_files(
         files=usable,
         size=size,
         hashes=np.array([row.hash for row in rows], np.uint64),
-        widths=np.array([row.width for row in rows], np.int64),
-        heights=np.array([row.height for row in rows], np.int64),
+        forms=[FileForm(row.width, row.height, row.coding) for row in rows],
         sums=[row.sha256 for row in rows],
         places=_Places(cache / _ARRAY, [row.number for row in rows], [row.crc32 for row in rows], raw, crops, settings),
     ), rejected
@@ -198,9 +196,9 @@ def _open_cache(cache: Path, settings: _Settings, wanted: set[_ImageKey]) -> dic
     rows: dict[_ImageKey, _Row] = {}
     for line in read_whole_lines(cache / _INDEX):
         if len(line) == _LINE and (line[0], line[1]) in wanted and line[-1] == _line_sum(line[:-1]):
-            number, crc32, width, height, look = map(int, line[2:-2])
+            number, crc32, width, height, look = map(int, line[2:-3])
             if number < whole:
-                rows[line[0], line[1]] = _Row(number, crc32, width, height, look, line[-2])
+                rows[line[0], line[1]] = _Row(number, crc32, width, height, look, *line[-3:-1])
     return rows
 
 
@@ -281,7 +279,15 @@ def _decode_chunk(task: _Task) -> list[_Outcome]:
     hashes = iter(perceptual_hash(block).tolist())
     numbers = iter(range(task.first_row, task.first_row + len(block)))
     return [
-        _Row(next(numbers), zlib.crc32(one[0].data), one[1], one[2], next(hashes), _sha256(one[0]))
+        _Row(
+            next(numbers),
+            zlib.crc32(one[0].data),
+            one[1].width,
+            one[1].height,
+            next(hashes),
+            one[1].coding,
+            _sha256(one[0]),
+        )
         if isinstance(one, tuple)
         else one
         for one in decoded
@@ -292,16 +298,15 @@ def _sha256(pixels: _Pixels) -> str:
     return hashlib.sha256(pixels.data).hexdigest()
 
 
-def _decode_file(path: str, sha256: str, crop: str, settings: _Settings) -> tuple[_Pixels, int, int] | str | None:
-    """Give the image with the file's width and height, the reason for its rejection, or None for other bytes."""
+def _decode_file(path: str, sha256: str, crop: str, settings: _Settings) -> tuple[_Pixels, FileForm] | str | None:
+    """Give the image with the file's form, the reason for its rejection, or None for other bytes."""
     size, limits, reencoding = settings
     try:
         content = read_content(path, max_bytes=limits.max_bytes)
         if hashlib.sha256(content).hexdigest() != sha256:
             return None
         parsed = Crop.parse(crop)
-        image, sides = decode_with_size(content, size, parsed, reencoding=reencoding, **limits._asdict())
-        return image, *sides
+        return decode_with_form(content, size, parsed, reencoding=reencoding, **limits._asdict())
     except RejectedImage as rejection:
         return rejection.reason
     except (FileNotFoundError, NotADirectoryError):

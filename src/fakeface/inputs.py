@@ -60,15 +60,22 @@ class ImagePool:
         pairs = zip(self.store_of, self.index_of, strict=True)
         return [str(self.stores[store].paths[index]) for store, index in pairs]
 
-    def file_sizes(self) -> Indices | None:
-        """Return the width and height of each image's file, (N, 2), or None where a store does not know them."""
-        sizes = np.empty((len(self), 2), np.int64)
-        for number, store in enumerate(self.stores):
-            if store.file_sizes is None:
+    def file_forms(self, coded: bool) -> npt.NDArray[np.str_] | None:
+        """Return the size of each image's file, "256×256", and with `coded` its coding too, "256×256 JPEG 95 4:2:0".
+
+        (N,); None where a store does not know them.
+        """
+        of_stores: list[npt.NDArray[np.object_]] = []
+        for store in self.stores:
+            if store.file_sizes is None or (coded and store.codings is None):
                 return None
-            here = self.store_of == number
-            sizes[here] = store.file_sizes[self.index_of[here]]
-        return sizes
+            sizes = [f"{width}×{height}" for width, height in store.file_sizes]
+            codings = store.codings if coded and store.codings is not None else [""] * len(sizes)
+            forms = [f"{size} {coding}".strip() for size, coding in zip(sizes, codings, strict=True)]
+            of_stores.append(np.array(forms, object))
+        return np.array(
+            [of_stores[number][index] for number, index in zip(self.store_of, self.index_of, strict=True)], np.str_
+        )
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> ImagePool:
         """Return the pool of the images where `chosen` (N,) is true."""

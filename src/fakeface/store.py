@@ -37,6 +37,7 @@ class StoredImage(NamedTuple):
     group: str  # images of one group lie in one part of one store
     width: int  # of the file, pixels
     height: int
+    coding: str  # of the file, as images.FileForm has it
     pixels_sha256: str  # of the image's bytes in images.npy
 
 
@@ -45,9 +46,9 @@ class Store:
     """Images and what is known of them, in one order.
 
     images (N, size, size, 3) uint8 RGB, memory-mapped, read-only; labels (N,) uint8, fake = 1; parts, sources and
-    paths (N,) str; `file_sizes` (N, 2), each file's width and height in pixels, None where they are not known; `note`
-    is to be shown with every result of them, for instance "synthetic sample"; `reencoding` is what every picture went
-    through when it was decoded, and what one that is compared with them has to go through.
+    paths (N,) str; `file_sizes` (N, 2), each file's width and height in pixels, and `codings` (N,) str, None where they
+    are not known; `note` is to be shown with every result of them, for instance "synthetic sample"; `reencoding` is
+    what every picture went through when it was decoded, and what one that is compared with them has to go through.
     """
 
     images: npt.NDArray[np.uint8]
@@ -56,6 +57,7 @@ class Store:
     sources: npt.NDArray[np.str_]
     paths: npt.NDArray[np.str_]
     file_sizes: npt.NDArray[np.int64] | None = None
+    codings: npt.NDArray[np.str_] | None = None
     note: str | None = None
     reencoding: Reencoding | None = None
 
@@ -156,6 +158,7 @@ def open_store(folder: Path) -> Store:
         sources=np.array([row["source"] for row in rows], np.str_),
         paths=np.array([row["path"] for row in rows], np.str_),
         file_sizes=np.array([(row["width"], row["height"]) for row in rows], np.int64).reshape(-1, 2),
+        codings=np.array([row["coding"] for row in rows], np.str_),
         note=facts.get("note"),
         reencoding=Reencoding(**facts["reencoding"]) if facts.get("reencoding") else None,
     )

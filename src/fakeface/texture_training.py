@@ -38,17 +38,20 @@ _LEAST_SPREAD = 0.5  # of the root of a count that varies by chance alone (Poiss
 
 @dataclass(frozen=True)
 class KeptCounts:
-    """`texture_counts` (N, FEATURES) float32 and labels (N,) uint8; the first `plain` are of pictures as they are."""
+    """`texture_counts` (N, FEATURES) float32 and labels (N,) uint8, of one kind of images after the other.
+
+    `kinds`: how many are of images as they are, of images saved again, and of augmented ones.
+    """
 
     counts: Counts
     labels: npt.NDArray[np.uint8]
-    plain: int
+    kinds: tuple[int, int, int]
 
 
 def fit_texture(
     network: tf.keras.Model, params: Params, stage: str, training: ImagePool, validation: ImagePool
 ) -> float:
-    """Fill the layers of `network` on `texture_counts`, from counts of images of `training`, half of them augmented.
+    """Fill the layers of `network` on `texture_counts`, from counts of images of `training`, changed and as they are.
 
     It learns from `of_alike_files`, and goes on from what a stage before has learned, unless that is worse than even
     odds here; the counts' moments stay those of the stage that learned it anew. Where there are no such files the
@@ -116,21 +119,21 @@ def _log_loss(weights: list[Counts], kept: KeptCounts) -> float:
     return float(np.mean(np.logaddexp(0, towards_fake) - kept.labels * towards_fake))
 
 
-def of_alike_files(pool: ImagePool) -> ImagePool:
+def of_alike_files(pool: ImagePool, coded_alike: bool = False) -> ImagePool:
     """Return the images of sources whose files mostly have a size that files of the other label have too.
 
     Where photographs come in a size that no fake comes in, they come from elsewhere, and their finest texture tells
-    where from and not what made them (docs/generalization.md, eighth series). Where sizes are not known: all of `pool`.
+    where from and not what made them (docs/generalization.md, eighth series). With `coded_alike`, a size and
+    coding, which leaves its marks too. Where these are not known: all of `pool`.
     """
-    sizes = pool.file_sizes()
-    if sizes is None:
+    forms = pool.file_forms(coded_alike)
+    if forms is None:
         return pool
-    usual: dict[int, dict[str, tuple[int, int]]] = {0: {}, 1: {}}
+    usual: dict[int, dict[str, str]] = {0: {}, 1: {}}
     for source in np.unique(pool.sources):
         of_source = pool.sources == source
-        found, times = np.unique(sizes[of_source], axis=0, return_counts=True)
-        width, height = found[times.argmax()]
-        usual[int(pool.labels[of_source][0])][str(source)] = (int(width), int(height))
+        found, times = np.unique(forms[of_source], return_counts=True)
+        usual[int(pool.labels[of_source][0])][str(source)] = str(found[times.argmax()])
     shared = set(usual[0].values()) & set(usual[1].values())
     alike = [source for of_label in usual.values() for source, size in of_label.items() if size in shared]
     return pool.where(np.isin(pool.sources, alike))
@@ -144,11 +147,12 @@ def kept_counts(
     copies: int,
     stop_if_asked: Callable[[], None] = lambda: None,
 ) -> KeptCounts:
-    """Count the batches that the first `copies` epochs of a stage draw, plain, and then the same epochs' augmented.
+    """Count the batches that the first `copies` epochs of a stage draw, saved again and augmented, and one as it is.
 
-    Plain is as the files came, but for the recipe's step `resave`, by which no file's size and quality tells its label;
-    without that step one epoch of them is all there is. No more than `at_most` images are counted (two batches at
-    least), and half of these plain at most.
+    Saved again is after the recipe's step `resave` alone, by which no file's size and quality tells its label. Where
+    there is that step, images as they are come from files that are coded alike (`of_alike_files`), or their coding
+    would tell it. One epoch of them is enough, as their counts would be the same again. No more than `at_most` images
+    are counted (one batch of each kind at least), and of each kind its share of these at most.
     """
     import tensorflow as tf
 
@@ -157,35 +161,53 @@ def kept_counts(
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
     size, all_steps, seed = settings.batch_size, recipe.augmentation_steps(stage), stage_seed(params.seed, stage)
-    plain, augmented = images_counted(params, stage, len(training), copies)
+    of_files = file_steps(all_steps)
+    coded_alike = of_alike_files(training, coded_alike=True) if of_files else training
+    if not len(coded_alike):
+        print(f"{stage} texture: from no image as it is, as real files are coded otherwise than fake ones", flush=True)
+    kinds = images_counted(params, stage, len(training), copies, len(coded_alike))
 
-    def drawn(augmentation: Sequence[Mapping[str, Any]], images: int) -> tf.data.Dataset:
+    def drawn(pool: ImagePool, augmentation: Sequence[Mapping[str, Any]], images: int) -> tf.data.Dataset:
         augment = build_augmentation(augmentation, seed)
-        order = (size, settings.steps(len(training)), range(copies), recipe.balance, seed)
-        return training_dataset(training, augment, *order).take(images // size)
+        order = (size, settings.steps(len(pool)), range(copies), recipe.balance, seed)
+        return training_dataset(pool, augment, *order).take(images // size)
 
-    batches = drawn(file_steps(all_steps), plain).concatenate(drawn(all_steps, augmented))
+    pools = (coded_alike, training, training)
+    steps: tuple[Sequence[Mapping[str, Any]], ...] = ((), of_files, all_steps)
+    of_kinds = [drawn(*each) for each in zip(pools, steps, kinds, strict=True) if each[-1]]
     counting = tf.keras.Model(network.input, network.get_layer(TEXTURE_SPREADS).input)
-    counts = np.empty((plain + augmented, counting.output_shape[1]), np.float32)
+    counts = np.empty((sum(kinds), counting.output_shape[1]), np.float32)
     labels = np.empty(len(counts), np.uint8)
     with progress(f"{stage}: counting textures", len(counts)) as advance:
+        batches = itertools.chain(*of_kinds)
         for start, (images, of_images) in zip(range(0, len(counts), size), batches, strict=True):
             counts[start : start + size] = counting.predict_on_batch(images)
             labels[start : start + size] = of_images
             advance(size)
             stop_if_asked()
-    return KeptCounts(counts, labels, plain)
+    return KeptCounts(counts, labels, kinds)
 
 
-def images_counted(params: Params, stage: str, images: int, copies: int) -> tuple[int, int]:
-    """Return how many plain and how many augmented images `kept_counts` counts, from a pool of `images`."""
+def images_counted(
+    params: Params, stage: str, images: int, copies: int, coded_alike: int | None = None
+) -> tuple[int, int, int]:
+    """Return how many images of each kind (`KeptCounts`) `kept_counts` counts, from a pool of `images`.
+
+    `coded_alike`: how many of these come from files that are coded alike; None for all.
+    """
     from fakeface.augment import file_steps
 
     settings = params.stage_settings(stage)
-    size, steps, most = settings.batch_size, settings.steps(images), _chosen(params).at_most // settings.batch_size
-    plain_epochs = copies if file_steps(params.chosen_recipe().augmentation_steps(stage)) else 1
-    plain = max(1, min(plain_epochs * steps, most // 2))
-    return plain * size, max(1, min(copies * steps, most - plain)) * size
+    size, most = settings.batch_size, _chosen(params).at_most // settings.batch_size
+    epoch, alike = settings.steps(images), images if coded_alike is None else coded_alike
+    saves_again = bool(file_steps(params.chosen_recipe().augmentation_steps(stage)))
+    wanted = (settings.steps(alike) if alike else 0, copies * epoch if saves_again else 0, copies * epoch)
+    batches: list[int] = []
+    for number, each in enumerate(wanted):
+        share = (most - sum(batches)) // np.count_nonzero(wanted[number:])
+        batches.append(max(1, min(each, share)) if each else 0)
+    as_they_are, saved_again, augmented = (each * size for each in batches)
+    return as_they_are, saved_again, augmented
 
 
 def texture_learning(params: Params, goes_on: bool) -> TextureLearning:
@@ -234,7 +256,7 @@ def _learned(
     from fakeface.training_callbacks import draw_anew
 
     lr, chosen = params.stage_settings(stage).lr, _chosen(params)
-    each = _halves(kept)
+    each = _one_pass(kept)
     steps = max(1, len(each) // chosen.batch_size)
     layers = _layers(kept.counts.shape[1], chosen.units, params.seed)
     if start is not None:
@@ -259,10 +281,11 @@ def _learned(
     return list(layers.get_weights())
 
 
-def _halves(kept: KeptCounts) -> Indices:
-    """Return positions of a pass: each augmented image once, and as many plain ones, in turns."""
-    augmented = np.arange(kept.plain, len(kept.labels))
-    return np.concatenate([np.resize(np.arange(kept.plain), len(augmented)), augmented])
+def _one_pass(kept: KeptCounts) -> Indices:
+    """Return positions in which images as they are come as often as all others, and the other kinds equally often."""
+    as_they_are, *others = np.split(np.arange(len(kept.labels)), np.cumsum(kept.kinds)[:-1])
+    changed = np.concatenate([np.resize(of_kind, max(kept.kinds[1:])) for of_kind in others if len(of_kind)])
+    return np.concatenate([np.resize(as_they_are, len(changed) if len(as_they_are) else 0), changed])
 
 
 def _layers(features: int, units: int, seed: int) -> tf.keras.Model:
