@@ -156,9 +156,17 @@ def _write_stores(
 
 
 def _stored(image: Placed, images: DecodedImages, number: int) -> StoredImage:
-    file, of_pixels = image.file, images.sums[number]
-    known = (file.path, file.source, file.label, image.part, file.sha256, image.group)
-    return StoredImage(*known, *images.forms[number], of_pixels)
+    file = image.file
+    return StoredImage(
+        path=file.path,
+        source=file.source,
+        label=file.label,
+        part=image.part,
+        sha256=file.sha256,
+        group=image.group,
+        pixels_sha256=images.sums[number],
+        **images.forms[number]._asdict(),
+    )
 
 
 def _summary(collection: Collection, profile: Profile, unusable: Sequence[Rejected], split: Split) -> dict[str, Any]:

@@ -60,9 +60,9 @@ class _Settings(NamedTuple):
 class _Row(NamedTuple):
     number: int
     crc32: int
+    hash: int
     width: int
     height: int
-    hash: int
     coding: str
     sha256: str  # of the pixels
 
@@ -196,9 +196,9 @@ def _open_cache(cache: Path, settings: _Settings, wanted: set[_ImageKey]) -> dic
     rows: dict[_ImageKey, _Row] = {}
     for line in read_whole_lines(cache / _INDEX):
         if len(line) == _LINE and (line[0], line[1]) in wanted and line[-1] == _line_sum(line[:-1]):
-            number, crc32, width, height, look = map(int, line[2:-3])
+            number, crc32, look, width, height = map(int, line[2:-3])
             if number < whole:
-                rows[line[0], line[1]] = _Row(number, crc32, width, height, look, *line[-3:-1])
+                rows[line[0], line[1]] = _Row(number, crc32, look, width, height, *line[-3:-1])
     return rows
 
 
@@ -279,15 +279,7 @@ def _decode_chunk(task: _Task) -> list[_Outcome]:
     hashes = iter(perceptual_hash(block).tolist())
     numbers = iter(range(task.first_row, task.first_row + len(block)))
     return [
-        _Row(
-            next(numbers),
-            zlib.crc32(one[0].data),
-            one[1].width,
-            one[1].height,
-            next(hashes),
-            one[1].coding,
-            _sha256(one[0]),
-        )
+        _Row(next(numbers), zlib.crc32(one[0].data), next(hashes), *one[1], _sha256(one[0]))
         if isinstance(one, tuple)
         else one
         for one in decoded

@@ -18,7 +18,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from fakeface import jpeg_header, side_facts
+from fakeface import side_facts
 from fakeface.decoded import Limits
 from fakeface.disk import exclusive, naming, whole_file
 from fakeface.errors import UserError
@@ -153,8 +153,7 @@ def _journal(
 
     Only the wanted stay in the journal. It starts anew when it was made by other code or settings.
     """
-    code = (decoder_code(), *map(inspect.getsource, (jpeg_header, side_facts)))
-    made_by = (*code, PIL.__version__, np.__version__, settings)
+    made_by = (decoder_code(), inspect.getsource(side_facts), PIL.__version__, np.__version__, settings)
     fingerprint = hashlib.sha256(repr(made_by).encode()).hexdigest()
     with exclusive(path):
         known = _read_journal(path, fingerprint, wanted, width)

@@ -46,9 +46,10 @@ class Store:
     """Images and what is known of them, in one order.
 
     images (N, size, size, 3) uint8 RGB, memory-mapped, read-only; labels (N,) uint8, fake = 1; parts, sources and
-    paths (N,) str; `file_sizes` (N, 2), each file's width and height in pixels, and `codings` (N,) str, None where they
-    are not known; `note` is to be shown with every result of them, for instance "synthetic sample"; `reencoding` is
-    what every picture went through when it was decoded, and what one that is compared with them has to go through.
+    paths (N,) str; of each file `file_sizes` (N, 2), width and height in pixels, and `codings` (N,) str, as in
+    images.FileForm, both None where they are not known; `note` is to be shown with every result of them, for instance
+    "synthetic sample"; `reencoding` is what every picture went through when it was decoded, and what one that is
+    compared with them has to go through.
     """
 
     images: npt.NDArray[np.uint8]

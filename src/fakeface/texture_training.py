@@ -10,6 +10,7 @@ import itertools
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 Counts = npt.NDArray[np.float32]
 # Shares of the counts and of the units that a step leaves out (docs/generalization.md, eleventh series)
 _COUNTS_DROPPED, _UNITS_DROPPED = 0.2, 0.1
+_ALIKE = 0.5  # see of_alike_files
 _LEAST_SPREAD = 0.5  # of the root of a count that varies by chance alone (Poisson); also of one that never varied here
 
 
@@ -68,7 +70,7 @@ def fit_texture(
             alike = of_alike_files(training)
             if len(alike):
                 how = "goes on learning" if has_learned(network) else "learned"
-                print(f"{stage} texture: {how} from {', '.join(np.unique(alike.sources))}", flush=True)
+                print(f"{stage} texture: {how} from {_in_words(alike)}", flush=True)
                 _fill(network, params, stage, alike, stop_if_asked)
             else:
                 kept = " and left as it was" if has_learned(network) else ""
@@ -78,6 +80,15 @@ def fit_texture(
         raise
     fit_share(network, params, stage, validation)
     return time.perf_counter() - began
+
+
+def _in_words(alike: ImagePool) -> str:
+    """Name the sources learned from, and those whose images are looked at as they are, where these are not all."""
+    sources, coded = (list(map(str, np.unique(each.sources))) for each in (alike, of_alike_files(alike, coded=True)))
+    if coded == sources:
+        return ", ".join(sources)
+    as_they_are = ", ".join(coded) or "none, as real files are coded otherwise than fake ones"
+    return f"{', '.join(sources)}; as they are: {as_they_are}"
 
 
 def has_learned(network: tf.keras.Model) -> bool:
@@ -119,24 +130,28 @@ def _log_loss(weights: list[Counts], kept: KeptCounts) -> float:
     return float(np.mean(np.logaddexp(0, towards_fake) - kept.labels * towards_fake))
 
 
-def of_alike_files(pool: ImagePool, coded_alike: bool = False) -> ImagePool:
-    """Return the images of sources whose files mostly have a size that files of the other label have too.
+def of_alike_files(pool: ImagePool, coded: bool = False) -> ImagePool:
+    """Return the images of sources whose files have the sizes that files of a source of the other label have too.
 
     Where photographs come in a size that no fake comes in, they come from elsewhere, and their finest texture tells
-    where from and not what made them (docs/generalization.md, eighth series). With `coded_alike`, a size and
-    coding, which leaves its marks too. Where these are not known: all of `pool`.
+    where from and not what made them (docs/generalization.md, eighth series). With `coded`, sizes and codings, which
+    leave their marks too. Two sources are alike when the shares that the forms of files have in both (the smaller of
+    the two shares, summed over forms) come to half or more. Where forms are not known: all of `pool`.
     """
-    forms = pool.file_forms(coded_alike)
+    forms = pool.file_forms(coded)
     if forms is None:
         return pool
-    usual: dict[int, dict[str, str]] = {0: {}, 1: {}}
+    shares: dict[int, dict[str, dict[str, float]]] = {0: {}, 1: {}}
     for source in np.unique(pool.sources):
         of_source = pool.sources == source
-        found, times = np.unique(forms[of_source], return_counts=True)
-        usual[int(pool.labels[of_source][0])][str(source)] = str(found[times.argmax()])
-    shared = set(usual[0].values()) & set(usual[1].values())
-    alike = [source for of_label in usual.values() for source, size in of_label.items() if size in shared]
-    return pool.where(np.isin(pool.sources, alike))
+        known = Counter(form for form in forms[of_source] if form)
+        of_label = shares[int(pool.labels[of_source][0])]
+        of_label[str(source)] = {form: count / of_source.sum() for form, count in known.items()}
+    alike: set[str] = set()
+    for (real, of_real), (fake, of_fake) in itertools.product(shares[0].items(), shares[1].items()):
+        if sum(min(share, of_fake.get(form, 0.0)) for form, share in of_real.items()) >= _ALIKE:
+            alike |= {real, fake}
+    return pool.where(np.isin(pool.sources, sorted(alike)))
 
 
 def kept_counts(
@@ -147,12 +162,12 @@ def kept_counts(
     copies: int,
     stop_if_asked: Callable[[], None] = lambda: None,
 ) -> KeptCounts:
-    """Count the batches that the first `copies` epochs of a stage draw, saved again and augmented, and one as it is.
+    """Count batches of three kinds: of images as they are in one epoch, saved again and augmented in `copies` epochs.
 
     Saved again is after the recipe's step `resave` alone, by which no file's size and quality tells its label. Where
     there is that step, images as they are come from files that are coded alike (`of_alike_files`), or their coding
-    would tell it. One epoch of them is enough, as their counts would be the same again. No more than `at_most` images
-    are counted (one batch of each kind at least), and of each kind its share of these at most.
+    would tell it; the next epoch of them would count nearly all of them again. No more than `at_most` images are
+    counted (one batch of each kind at least), and of each kind its share of these at most.
     """
     import tensorflow as tf
 
@@ -162,9 +177,7 @@ def kept_counts(
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
     size, all_steps, seed = settings.batch_size, recipe.augmentation_steps(stage), stage_seed(params.seed, stage)
     of_files = file_steps(all_steps)
-    coded_alike = of_alike_files(training, coded_alike=True) if of_files else training
-    if not len(coded_alike):
-        print(f"{stage} texture: from no image as it is, as real files are coded otherwise than fake ones", flush=True)
+    coded_alike = of_alike_files(training, coded=True) if of_files else training
     kinds = images_counted(params, stage, len(training), copies, len(coded_alike))
 
     def drawn(pool: ImagePool, augmentation: Sequence[Mapping[str, Any]], images: int) -> tf.data.Dataset:
@@ -256,7 +269,7 @@ def _learned(
     from fakeface.training_callbacks import draw_anew
 
     lr, chosen = params.stage_settings(stage).lr, _chosen(params)
-    each = _one_pass(kept)
+    each = _one_pass(kept, learning.copies)
     steps = max(1, len(each) // chosen.batch_size)
     layers = _layers(kept.counts.shape[1], chosen.units, params.seed)
     if start is not None:
@@ -281,11 +294,18 @@ def _learned(
     return list(layers.get_weights())
 
 
-def _one_pass(kept: KeptCounts) -> Indices:
-    """Return positions in which images as they are come as often as all others, and the other kinds equally often."""
+def _one_pass(kept: KeptCounts, copies: int) -> Indices:
+    """Return positions in which images as they are come as often as all others, and the other kinds equally often.
+
+    A pass has the same length whatever kinds there are, and no image as it is comes oftener than where all files are
+    coded alike: where few are, the other kinds take the rest.
+    """
     as_they_are, *others = np.split(np.arange(len(kept.labels)), np.cumsum(kept.kinds)[:-1])
-    changed = np.concatenate([np.resize(of_kind, max(kept.kinds[1:])) for of_kind in others if len(of_kind)])
-    return np.concatenate([np.resize(as_they_are, len(changed) if len(as_they_are) else 0), changed])
+    length = 4 * max(kept.kinds[1:])
+    shown = np.resize(as_they_are, min(length // 2, 2 * copies * len(as_they_are)))
+    changed = [of_kind for of_kind in others if len(of_kind)]
+    of_each = (length - len(shown)) // len(changed)
+    return np.concatenate([shown, *(np.resize(of_kind, of_each) for of_kind in changed)])
 
 
 def _layers(features: int, units: int, seed: int) -> tf.keras.Model:

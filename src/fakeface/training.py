@@ -273,7 +273,8 @@ def train_stage(
     texture_seconds = fit_texture(model, params, stage, training, validation) if recipe.texture else 0.0
     scorer = with_mirrored_view(model) if recipe.mirrored_view else model
     scores = score_pool(scorer, validation, params.validation_batch_size, "validation images")
-    calibration = _calibration(scorer, params, stage, validation, scores) if recipe.calibrate else Calibration()
+    rows = (["valid"] * len(validation), validation.sources.tolist(), validation.labels, scores)
+    calibration = fit_calibration(*rows) if recipe.calibrate else Calibration()
     facts = CheckpointFacts(
         stage=stage,
         recipe=params.recipe,
@@ -335,25 +336,10 @@ def _network_in_words(name: str, channels: Sequence[int], image_size: int, textu
     return f"'{name}' of {', '.join(map(str, channels))} channels for {image_size} pixels{texture}"
 
 
-def _calibration(
-    scorer: tf.keras.Model, params: Params, stage: str, validation: ImagePool, scores: Scores
-) -> Calibration:
-    """Fit it on `scores` of the validation images, or of these in every kind of file where the recipe saves some again.
-
-    A source that the training does not know comes in files of a kind of its own; that is what the calibration is for.
-    """
-    from fakeface.augment import file_augmentation
-
-    augment = file_augmentation(params.chosen_recipe().augmentation_steps(stage), params.seed)
-    if augment:
-        scores = score_pool(scorer, validation, params.validation_batch_size, "validation images saved again", augment)
-    return fit_calibration(["valid"] * len(validation), validation.sources.tolist(), validation.labels, scores)
-
-
 def validation_metrics(validation: ImagePool, scores: Scores, calibration: Calibration) -> dict[str, Any]:
     """Return what to choose experiments by: balanced accuracy and ROC AUC of each real source against each fake.
 
-    `macro` is the mean of `pairs`. The calibration comes from the same images, perhaps saved again, so the balanced
+    `macro` is the mean of `pairs`. The calibration comes from the same images, so the balanced
     accuracies are a little too good; no held-out image is looked at. Empty where the validation images are of one
     class.
     """
