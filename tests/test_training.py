@@ -15,7 +15,7 @@ import pytest
 
 from fakeface import STAGES
 from fakeface.augment import build_augmentation
-from fakeface.calibration import Calibration, fit_calibration
+from fakeface.calibration import Calibration, fit_calibration, fit_unsure_band
 from fakeface.checkpoints import Detectors, save_checkpoint
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.errors import UserError
@@ -189,14 +189,21 @@ def test_a_stage_learns_and_is_calibrated(first_stage: TrainedStage, stores: dic
     assert calibration.n_real + calibration.n_fake == len(pool_of([stores["stage1"]], "valid"))
 
 
-def test_the_calibration_is_fitted_on_validation_images_as_they_are(
+def test_the_calibration_is_fitted_on_images_as_they_are_and_its_band_on_files_of_every_kind(
     first_stage: TrainedStage, stores: dict[str, Store]
 ) -> None:
+    steps = small_params().chosen_recipe().augmentation_steps("stage1")
+    saved_again = build_augmentation([step for step in steps if step["op"] == "resave"], small_params().seed)
     validation = pool_of([stores["stage1"]], "valid")
-    scores = score_pool(with_mirrored_view(first_stage.model), validation, 32, "validation")
+    scorer = with_mirrored_view(first_stage.model)
+    as_they_are, again = (score_pool(scorer, validation, 32, "validation", each) for each in (None, saved_again))
     rows = (["valid"] * len(validation), validation.sources.tolist(), validation.labels)
-    assert first_stage.facts.calibration == fit_calibration(*rows, scores)
-    assert first_stage.facts.calibration.slope != 1
+    fitted = fit_calibration(*rows, as_they_are)
+    found = first_stage.facts.calibration
+    assert (found.slope, found.bias) == (fitted.slope, fitted.bias) != (1, 0)
+    low, high = fit_unsure_band(validation.labels, fitted.apply(again), found.threshold)
+    assert (found.unsure_low, found.unsure_high) == (low, high)
+    assert not np.array_equal(as_they_are, again)
 
 
 @pytest.mark.usefixtures("ctrl_c")

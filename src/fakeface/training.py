@@ -273,8 +273,7 @@ def train_stage(
     texture_seconds = fit_texture(model, params, stage, training, validation) if recipe.texture else 0.0
     scorer = with_mirrored_view(model) if recipe.mirrored_view else model
     scores = score_pool(scorer, validation, params.validation_batch_size, "validation images")
-    rows = (["valid"] * len(validation), validation.sources.tolist(), validation.labels, scores)
-    calibration = fit_calibration(*rows) if recipe.calibrate else Calibration()
+    calibration = _calibration(scorer, params, stage, validation, scores) if recipe.calibrate else Calibration()
     facts = CheckpointFacts(
         stage=stage,
         recipe=params.recipe,
@@ -334,6 +333,22 @@ def _refuse_another_network(path: Path, facts: CheckpointFacts, params: Params) 
 def _network_in_words(name: str, channels: Sequence[int], image_size: int, texture_units: int) -> str:
     texture = f" with {texture_units} units on the texture" if texture_units else ""
     return f"'{name}' of {', '.join(map(str, channels))} channels for {image_size} pixels{texture}"
+
+
+def _calibration(
+    scorer: tf.keras.Model, params: Params, stage: str, validation: ImagePool, scores: Scores
+) -> Calibration:
+    """Fit it on `scores` of the validation images; the unsure band on these saved again, where the recipe does so.
+
+    What the band promises has to hold for a source that the training does not know, with files of a kind of its own.
+    """
+    from fakeface.augment import file_augmentation
+
+    augment, again = file_augmentation(params.chosen_recipe().augmentation_steps(stage), params.seed), None
+    if augment:
+        again = score_pool(scorer, validation, params.validation_batch_size, "validation images saved again", augment)
+    parts = ["valid"] * len(validation)
+    return fit_calibration(parts, validation.sources.tolist(), validation.labels, scores, band_scores=again)
 
 
 def validation_metrics(validation: ImagePool, scores: Scores, calibration: Calibration) -> dict[str, Any]:
