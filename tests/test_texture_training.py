@@ -33,6 +33,7 @@ from fakeface.texture_training import (
     fit_texture,
     kept_counts,
     of_alike_files,
+    seen_as_they_are,
 )
 
 quiet_tensorflow()
@@ -72,6 +73,10 @@ def small_params(
     params = params.model_copy(update={"recipes": recipes, "image_size": SIZE, "batch_size": 16, "lr": lr})
     prepare_tensorflow("cpu", "float32", params.seed, params.deterministic)
     return params
+
+
+def kept_of(network: Any, params: Params, stage: str, training: ImagePool, copies: int) -> KeptCounts:
+    return kept_counts(network, params, stage, training, seen_as_they_are(params, stage, training), copies)
 
 
 def parts(store: Store) -> tuple[ImagePool, ImagePool]:
@@ -139,7 +144,7 @@ def test_the_units_learn_from_what_the_network_gives_them(store: Store) -> None:
     training, validation = parts(store)
     as_they_are = small_params(steps={"flip": {"probability": 0.0}})
     fit_texture(network, as_they_are, "stage1", training, validation)
-    kept = kept_counts(network, as_they_are, "stage1", training, copies=1).counts
+    kept = kept_of(network, as_they_are, "stage1", training, copies=1).counts
     _standardise(kept, *network.get_layer("texture_spreads").get_weights())
     of_units = tf.keras.Model(network.input, network.get_layer("texture_units").input)
     given = of_units.predict_on_batch(training.take(np.arange(len(training))))
@@ -272,7 +277,7 @@ def test_counts_are_kept_of_whole_batches_up_to_the_most(
 ) -> None:
     params = small_params(at_most=at_most)
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
-    found = kept_counts(network, params, "stage1", parts(store)[0], copies=3)
+    found = kept_of(network, params, "stage1", parts(store)[0], copies=3)
     assert found.kinds == kept
     assert found.counts.shape == (sum(kept), FEATURES)
     assert found.labels.mean() == 0.5
@@ -281,8 +286,7 @@ def test_counts_are_kept_of_whole_batches_up_to_the_most(
 def test_each_stage_counts_other_draws_of_the_same_images(store: Store) -> None:
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
     first, again, second = (
-        kept_counts(network, small_params(), stage, parts(store)[0], copies=1)
-        for stage in ("stage1", "stage1", "stage2")
+        kept_of(network, small_params(), stage, parts(store)[0], copies=1) for stage in ("stage1", "stage1", "stage2")
     )
     np.testing.assert_array_equal(first.counts, again.counts)
     assert not np.array_equal(np.unique(first.counts, axis=0), np.unique(second.counts, axis=0))
@@ -294,7 +298,7 @@ def test_counts_are_kept_of_images_as_they_are_then_saved_again_then_augmented(
 ) -> None:
     steps = {"resave": {"probability": saved_again}, "brightness": {"low": 0.0, "high": 0.0}}
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
-    found = kept_counts(network, small_params(steps=steps), "stage1", parts(store)[0], copies=3)
+    found = kept_of(network, small_params(steps=steps), "stage1", parts(store)[0], copies=3)
     known = {each.tobytes() for each in counts_of(parts(store)[0].take(np.arange(160)))}
     black = counts_of(np.zeros((1, SIZE, SIZE, 3), np.uint8))[0].tobytes()
     as_they_came = [each.tobytes() in known for each in found.counts]
@@ -367,7 +371,7 @@ def test_counts_of_images_as_they_are_come_from_files_coded_like_those_of_the_ot
     coding = {"camera": camera, "far_camera": far_camera, "generator": "JPEG 95 4:2:0"}
     training, _ = parts(replace(sized, codings=np.array([coding[source] for source in sized.sources])))
     network = build_network("residual", (4, 8), SIZE, 0.9, texture_units=16)
-    found = kept_counts(network, small_params(), "stage1", training, copies=1)
+    found = kept_of(network, small_params(), "stage1", training, copies=1)
     allowed = np.flatnonzero(np.isin(training.sources, list(as_they_are)))
     assert found.kinds == (len(allowed) // 16 * 16, 160, 160)
     known = {each.tobytes() for each in counts_of(training.take(allowed))} if as_they_are else set()
@@ -401,6 +405,7 @@ def test_the_quality_of_a_file_tells_nothing_where_files_are_saved_again(
         told[probability] = texture_alone(network).predict_on_batch(saved[validation.labels == 1])[:, 1].mean()
     assert told[0.0] < 0.1
     said = capsys.readouterr().out
+    assert "stage1 texture: learned from camera, generator\n" in said  # without the step, images as they are are seen
     assert "camera, generator; as they are: none, as real files are coded otherwise than fake ones" in said
     assert told[1.0] > 0.3
 

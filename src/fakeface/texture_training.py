@@ -70,8 +70,9 @@ def fit_texture(
             alike = of_alike_files(training)
             if len(alike):
                 how = "goes on learning" if has_learned(network) else "learned"
-                print(f"{stage} texture: {how} from {_in_words(alike)}", flush=True)
-                _fill(network, params, stage, alike, stop_if_asked)
+                as_they_are = seen_as_they_are(params, stage, alike)
+                print(f"{stage} texture: {how} from {_in_words(alike, as_they_are)}", flush=True)
+                _fill(network, params, stage, alike, as_they_are, stop_if_asked)
             else:
                 kept = " and left as it was" if has_learned(network) else ""
                 print(f"{stage} texture: not learned{kept}, as no real file has the size of a fake one", flush=True)
@@ -82,13 +83,12 @@ def fit_texture(
     return time.perf_counter() - began
 
 
-def _in_words(alike: ImagePool) -> str:
+def _in_words(alike: ImagePool, as_they_are: ImagePool) -> str:
     """Name the sources learned from, and those whose images are looked at as they are, where these are not all."""
-    sources, coded = (list(map(str, np.unique(each.sources))) for each in (alike, of_alike_files(alike, coded=True)))
-    if coded == sources:
-        return ", ".join(sources)
-    as_they_are = ", ".join(coded) or "none, as real files are coded otherwise than fake ones"
-    return f"{', '.join(sources)}; as they are: {as_they_are}"
+    sources, unchanged = (", ".join(np.unique(each.sources)) for each in (alike, as_they_are))
+    if unchanged == sources:
+        return sources
+    return f"{sources}; as they are: {unchanged or 'none, as real files are coded otherwise than fake ones'}"
 
 
 def has_learned(network: tf.keras.Model) -> bool:
@@ -99,21 +99,26 @@ def has_learned(network: tf.keras.Model) -> bool:
 
 
 def _fill(
-    network: tf.keras.Model, params: Params, stage: str, training: ImagePool, stop_if_asked: Callable[[], None]
+    network: tf.keras.Model,
+    params: Params,
+    stage: str,
+    training: ImagePool,
+    as_they_are: ImagePool,
+    stop_if_asked: Callable[[], None],
 ) -> None:
     from fakeface.models import TEXTURE_LOGITS, TEXTURE_SPREADS, TEXTURE_UNITS
 
     spreads, units, logits = (network.get_layer(each) for each in (TEXTURE_SPREADS, TEXTURE_UNITS, TEXTURE_LOGITS))
     before = [*units.get_weights(), *logits.get_weights()] if has_learned(network) else None
     learning = texture_learning(params, before is not None)
-    kept = kept_counts(network, params, stage, training, learning.copies, stop_if_asked)
+    kept = kept_counts(network, params, stage, training, as_they_are, learning.copies, stop_if_asked)
     if before is not None:
         _standardise(kept.counts, *spreads.get_weights())
         if _log_loss(before, kept) > math.log(2):
             # `again` is too short to mend it; seen where a share made the logits of a sure layer hundreds
             print(f"{stage} texture: learned anew, as the one before tells less than even odds do", flush=True)
             before, learning = None, texture_learning(params, False)
-            kept = kept_counts(network, params, stage, training, learning.copies, stop_if_asked)
+            kept = kept_counts(network, params, stage, training, as_they_are, learning.copies, stop_if_asked)
     if before is None:
         spreads.set_weights(_moments(kept.counts))
         _standardise(kept.counts, *spreads.get_weights())
@@ -154,20 +159,31 @@ def of_alike_files(pool: ImagePool, coded: bool = False) -> ImagePool:
     return pool.where(np.isin(pool.sources, sorted(alike)))
 
 
+def seen_as_they_are(params: Params, stage: str, training: ImagePool) -> ImagePool:
+    """Return the images that may be learned from unchanged: of files coded alike, where the recipe saves files again.
+
+    Else what `resave` hides, how files are coded, would tell the label in these.
+    """
+    from fakeface.augment import file_steps
+
+    hides_coding = bool(file_steps(params.chosen_recipe().augmentation_steps(stage)))
+    return of_alike_files(training, coded=True) if hides_coding else training
+
+
 def kept_counts(
     network: tf.keras.Model,
     params: Params,
     stage: str,
     training: ImagePool,
+    as_they_are: ImagePool,
     copies: int,
     stop_if_asked: Callable[[], None] = lambda: None,
 ) -> KeptCounts:
-    """Count batches of three kinds: of images as they are in one epoch, saved again and augmented in `copies` epochs.
+    """Count batches of three kinds: one epoch of `as_they_are` and, of `training`, `copies` saved again and augmented.
 
-    Saved again is after the recipe's step `resave` alone, by which no file's size and quality tells its label. Where
-    there is that step, images as they are come from files that are coded alike (`of_alike_files`), or their coding
-    would tell it; the next epoch of them would count nearly all of them again. No more than `at_most` images are
-    counted (one batch of each kind at least), and of each kind its share of these at most.
+    Saved again is after the recipe's step `resave` alone, by which no file's size and quality tells its label. A second
+    epoch of images as they are would count nearly all of them again. No more than `at_most` images are counted (one
+    batch of each kind at least), and of each kind its share of these at most.
     """
     import tensorflow as tf
 
@@ -176,17 +192,15 @@ def kept_counts(
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
     size, all_steps, seed = settings.batch_size, recipe.augmentation_steps(stage), stage_seed(params.seed, stage)
-    of_files = file_steps(all_steps)
-    coded_alike = of_alike_files(training, coded=True) if of_files else training
-    kinds = images_counted(params, stage, len(training), copies, len(coded_alike))
+    kinds = images_counted(params, stage, len(training), copies, len(as_they_are))
 
     def drawn(pool: ImagePool, augmentation: Sequence[Mapping[str, Any]], images: int) -> tf.data.Dataset:
         augment = build_augmentation(augmentation, seed)
         order = (size, settings.steps(len(pool)), range(copies), recipe.balance, seed)
         return training_dataset(pool, augment, *order).take(images // size)
 
-    pools = (coded_alike, training, training)
-    steps: tuple[Sequence[Mapping[str, Any]], ...] = ((), of_files, all_steps)
+    pools = (as_they_are, training, training)
+    steps: tuple[Sequence[Mapping[str, Any]], ...] = ((), file_steps(all_steps), all_steps)
     of_kinds = [drawn(*each) for each in zip(pools, steps, kinds, strict=True) if each[-1]]
     counting = tf.keras.Model(network.input, network.get_layer(TEXTURE_SPREADS).input)
     counts = np.empty((sum(kinds), counting.output_shape[1]), np.float32)
@@ -202,25 +216,25 @@ def kept_counts(
 
 
 def images_counted(
-    params: Params, stage: str, images: int, copies: int, coded_alike: int | None = None
+    params: Params, stage: str, images: int, copies: int, as_they_are: int | None = None
 ) -> tuple[int, int, int]:
     """Return how many images of each kind (`KeptCounts`) `kept_counts` counts, from a pool of `images`.
 
-    `coded_alike`: how many of these come from files that are coded alike; None for all.
+    `as_they_are`: how many of these may be seen unchanged; None for all.
     """
     from fakeface.augment import file_steps
 
     settings = params.stage_settings(stage)
     size, most = settings.batch_size, _chosen(params).at_most // settings.batch_size
-    epoch, alike = settings.steps(images), images if coded_alike is None else coded_alike
+    epoch, unchanged = settings.steps(images), images if as_they_are is None else as_they_are
     saves_again = bool(file_steps(params.chosen_recipe().augmentation_steps(stage)))
-    wanted = (settings.steps(alike) if alike else 0, copies * epoch if saves_again else 0, copies * epoch)
+    wanted = (settings.steps(unchanged) if unchanged else 0, copies * epoch if saves_again else 0, copies * epoch)
     batches: list[int] = []
     for number, each in enumerate(wanted):
         share = (most - sum(batches)) // np.count_nonzero(wanted[number:])
         batches.append(max(1, min(each, share)) if each else 0)
-    as_they_are, saved_again, augmented = (each * size for each in batches)
-    return as_they_are, saved_again, augmented
+    first, second, third = (each * size for each in batches)
+    return first, second, third
 
 
 def texture_learning(params: Params, goes_on: bool) -> TextureLearning:

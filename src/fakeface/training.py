@@ -344,7 +344,8 @@ def _calibration(
     """
     from fakeface.augment import file_augmentation
 
-    augment, again = file_augmentation(params.chosen_recipe().augmentation_steps(stage), params.seed), None
+    augment = file_augmentation(params.chosen_recipe().augmentation_steps(stage), params.seed)
+    again = None
     if augment:
         again = score_pool(scorer, validation, params.validation_batch_size, "validation images saved again", augment)
     parts = ["valid"] * len(validation)
@@ -354,9 +355,8 @@ def _calibration(
 def validation_metrics(validation: ImagePool, scores: Scores, calibration: Calibration) -> dict[str, Any]:
     """Return what to choose experiments by: balanced accuracy and ROC AUC of each real source against each fake.
 
-    `macro` is the mean of `pairs`. The calibration comes from the same images, so the balanced
-    accuracies are a little too good; no held-out image is looked at. Empty where the validation images are of one
-    class.
+    `macro` is the mean of `pairs`. The calibration comes from the same images, so the balanced accuracies are a little
+    too good; no held-out image is looked at. Empty where the validation images are of one class.
     """
     rows = per_pair(validation.sources.tolist(), validation.labels, scores, calibration.threshold)
     pairs = {name: {key: row[key] for key in ("balanced_accuracy", "roc_auc")} for name, row in rows.items()}
