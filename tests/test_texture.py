@@ -17,75 +17,114 @@ from fakeface.texture import FEATURES, occurrences, texture_counts
 quiet_tensorflow()
 
 IMAGES = np.random.default_rng(3).integers(90, 110, (2, 9, 9, 3)).astype(np.float32)
-ROWS, TRIPLES = 12 * 169, 4 * 172
+# How red, green and blue weigh in each colour, of 1,024, by the step that residuals are counted in: JFIF's, and plain
+COLOURS = {
+    "luminance, steps of 4": (77, 150, 29),
+    "blue chroma, steps of 2": (-86, -170, 256),
+    "red chroma, steps of 2": (256, -214, -42),
+    "luminance, steps of 2": (153, 301, 58),
+    "blue chroma, steps of 1": (-173, -339, 512),
+    "red chroma, steps of 1": (512, -429, -83),
+    "red, steps of 2": (512, 0, 0),
+    "green, steps of 2": (0, 512, 0),
+    "blue, steps of 2": (0, 0, 512),
+    "red, steps of 4": (256, 0, 0),
+    "green, steps of 4": (0, 256, 0),
+    "blue, steps of 4": (0, 0, 256),
+}
+WIDE = ("luminance, steps of 4", "blue chroma, steps of 2", "red chroma, steps of 2")
+NARROW = ("luminance, steps of 2", "blue chroma, steps of 1", "red chroma, steps of 1")
+PLAIN = ("red, steps of 2", "green, steps of 2", "blue, steps of 2")
+PLAIN_WIDE = ("red, steps of 4", "green, steps of 4", "blue, steps of 4")
+# By the layer: each residual's taps and colour
+RESIDUALS = {
+    "residuals": [(taps, c) for taps, of in (("neighbour", WIDE), ("line", WIDE), ("square", NARROW)) for c in of],
+    "colour_residuals": [(taps, colour) for taps in ("neighbour", "line") for colour in PLAIN],
+    "halved_residuals": [("halved", colour) for colour in NARROW],
+    "halved_colour_residuals": [("halved", colour) for colour in PLAIN_WIDE],
+}
+# What is counted, in this order: by which layer, how many kinds of residuals, and of how many kinds each
+COUNTED = {
+    "rows": ("residuals", 9, 169),
+    "pairs": ("residuals", 3, 169),
+    "triples": ("colour_residuals", 2, 172),
+    "halved_pairs": ("halved_residuals", 3, 169),
+    "halved_triples": ("halved_colour_residuals", 1, 172),
+}
+TWO_COLOURS = ((0, 1), (0, 2), (1, 2))
 
 
-def counted(images: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The counts of rows, (N, 12, 169), and of triples, (N, 4, 172), of the network's part alone."""
+def counted(images: npt.NDArray[np.float32]) -> dict[str, npt.NDArray[np.float64]]:
+    """The counts (N, kinds of residuals, kinds) by their name, of the network's part alone."""
     import tensorflow as tf
 
     inputs = tf.keras.Input(images.shape[1:])
     roots = tf.keras.Model(inputs, texture_counts(inputs)).predict_on_batch(images)
-    assert roots.shape == (len(images), FEATURES) == (len(images), ROWS + TRIPLES)
-    counts = np.asarray(roots, np.float64) ** 2
-    return counts[:, :ROWS].reshape(len(images), 12, 169), counts[:, ROWS:].reshape(len(images), 4, 172)
+    assert roots.shape == (len(images), FEATURES)
+    ends = np.cumsum([residuals * kinds for _, residuals, kinds in COUNTED.values()])
+    assert ends[-1] == FEATURES
+    parts = np.split(np.asarray(roots, np.float64) ** 2, ends[:-1], axis=1)
+    shapes = [(len(images), residuals, kinds) for _, residuals, kinds in COUNTED.values()]
+    return {name: part.reshape(shape) for name, part, shape in zip(COUNTED, parts, shapes, strict=True)}
 
 
-STEPS = {0: 2, 1: 2, 2: 3, 3: 1}  # of luminance, red, green and blue, in grey levels, by the number of their kind
-LUMINANCE = {2: (153, 301, 58), 3: (102, 200, 39), 1: (306, 601, 117)}  # of 1,024, by the step: JFIF's in whole numbers
-PLAIN = {2: 512, 3: 341, 1: 1024}  # of 1,024, by the step: a grey level of red, green or blue
+def along_lines(x: npt.NDArray[np.int64], taps: str) -> npt.NDArray[np.int64]:
+    """Four times the residuals of a plane (rows, columns) along its lines."""
+    line, above, below = x[1:-1], x[:-2], x[2:]  # whole ones of 3×3
+    if taps == "neighbour":
+        return 4 * (line[:, 2:] - line[:, 1:-1])
+    if taps == "line":
+        return 4 * (line[:, :-2] - 2 * line[:, 1:-1] + line[:, 2:])
+    if taps == "square":
+        sides = sum(2 * each[:, 1:-1] - each[:, :-2] - each[:, 2:] for each in (above, below))
+        return np.asarray(sides + 2 * (line[:, :-2] + line[:, 2:]) - 4 * line[:, 1:-1])
+    rows, columns = (side // 2 * 2 for side in x.shape)
+    fours = x[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2).sum(axis=(1, 3))
+    return np.asarray(fours[:, 1:] - fours[:, :-1])
 
 
-def along_lines(x: npt.NDArray[Any]) -> dict[int, npt.NDArray[Any]]:
-    """Residuals of a plane (rows, columns) along its lines by the number of their kind; of the square, four times."""
-    line, above, below = x[1:-1], x[:-2], x[2:]  # the 3×3 square needs a line above and below
-    return {
-        0: line[:, 2:-1] - line[:, 1:-2],
-        1: line[:, :-3] - 2 * line[:, 1:-2] + line[:, 2:-1],
-        2: line[:, 3:] - 3 * line[:, 2:-1] + 3 * line[:, 1:-2] - line[:, :-3],
-        3: sum(2 * each[:, 1:-2] - each[:, :-3] - each[:, 2:-1] for each in (above, below))
-        + 2 * (line[:, :-3] + line[:, 2:-1])
-        - 4 * line[:, 1:-2],
-    }
+def in_parts(image: npt.NDArray[Any], layer: str) -> npt.NDArray[np.int64]:
+    """All residuals of a layer of an image of whole numbers, (rows, columns, residuals), in 4,096ths of a step."""
+    whole = image.astype(np.int64)
+    each = [along_lines(whole @ np.array(COLOURS[colour]), taps) for taps, colour in RESIDUALS[layer]]
+    return np.stack(each, axis=-1)
 
 
-def in_luminance(image: npt.NDArray[Any], kind: int) -> npt.NDArray[np.int64]:
-    """Residuals of one kind of an image of whole numbers, in 1,024ths of a step; of the square, in 4,096ths."""
-    return along_lines(image.astype(np.int64) @ np.array(LUMINANCE[STEPS[kind]]))[kind]
+def arranged(steps: npt.NDArray[np.int64], name: str, kind: int) -> list[tuple[int, ...]]:
+    """The tuples that are counted together, of steps (rows, columns, residuals)."""
+    lines, columns = steps.shape[:2]
+    if name == "rows":
+        return [tuple(steps[y, x : x + 4, kind].tolist()) for y in range(lines) for x in range(columns - 3)]
+    if name.endswith("triples"):
+        return [tuple(each) for each in steps[..., 3 * kind : 3 * kind + 3].reshape(-1, 3).tolist()]
+    one, other = TWO_COLOURS[kind]
+    pairs = np.stack([steps[:, at : columns - 1 + at, each] for each in (one, other) for at in (0, 1)], axis=-1)
+    return [tuple(each) for each in pairs.reshape(-1, 4).tolist()]
 
 
-def kinds_by_hand(found: list[tuple[int, ...]], mirrored: bool) -> list[int]:
-    """How often each tuple of steps stands in `found`, up to sign and perhaps mirror, in rising order."""
+def kinds_by_hand(found: list[tuple[int, ...]], name: str) -> list[int]:
+    """How often each tuple of steps stands in `found`, up to sign and, but of colours at one place, mirror image."""
     kinds: Counter[tuple[int, ...]] = Counter()
     for steps in found:
-        negative = tuple(-step for step in steps)
-        kinds[min(steps, negative, *((steps[::-1], negative[::-1]) if mirrored else ()))] += 1
+        a, b, c, *d = steps
+        mirrored = steps if not d else (d[0], c, b, a) if name == "rows" else (b, a, d[0], c)
+        kinds[min(sign for each in (steps, mirrored) for sign in (each, tuple(-step for step in each)))] += 1
     return sorted(kinds.values())
 
 
-def in_steps(residuals: npt.NDArray[np.float64], farthest: int) -> npt.NDArray[np.int64]:
-    return np.clip(np.rint(residuals), -farthest, farthest).astype(int)
-
-
-def test_rows_of_residuals_are_counted_as_by_hand() -> None:
-    counts = counted(IMAGES)[0][0]
-    for kind in STEPS:
-        views = [in_luminance(view, kind) for view in (IMAGES[0], IMAGES[0].transpose(1, 0, 2))]
-        planes = [in_steps(view / (4096 if kind == 3 else 1024), 2).tolist() for view in views]
-        rows = [tuple(line[start : start + 4]) for plane in planes for line in plane for start in range(len(line) - 3)]
-        np.testing.assert_allclose(sorted(counts[kind][counts[kind] > 0.5]), kinds_by_hand(rows, True), atol=1e-3)
-
-
-def test_colours_at_one_place_are_counted_as_by_hand() -> None:
-    image = IMAGES[0].astype(np.float64)
-    counts = counted(IMAGES)[1][0]
-    for kind in STEPS:
-        triples: list[tuple[int, ...]] = []
-        for view in (image, image.transpose(1, 0, 2)):
-            each = [along_lines(view[..., colour])[kind] * PLAIN[STEPS[kind]] for colour in range(3)]
-            colours = [in_steps(plain / (4096 if kind == 3 else 1024), 3) for plain in each]
-            triples += [tuple(each) for each in np.stack(colours, axis=-1).reshape(-1, 3).tolist()]
-        np.testing.assert_allclose(sorted(counts[kind][counts[kind] > 0.5]), kinds_by_hand(triples, False), atol=1e-3)
+@pytest.mark.parametrize("name", COUNTED)
+def test_residuals_that_stand_together_are_counted_as_by_hand(name: str) -> None:
+    layer, residuals, _ = COUNTED[name]
+    farthest = 3 if name.endswith("triples") else 2
+    counts = counted(IMAGES)[name]
+    for image, of_image in zip(IMAGES, counts, strict=True):
+        views = [in_parts(view, layer) / 4096 for view in (image, image.transpose(1, 0, 2))]
+        steps = [np.clip(np.rint(view), -farthest, farthest).astype(np.int64) for view in views]
+        for kind in range(residuals):
+            found = [each for view in steps for each in arranged(view, name, kind)]
+            np.testing.assert_allclose(
+                sorted(of_image[kind][of_image[kind] > 0.5]), kinds_by_hand(found, name), atol=1e-3
+            )
 
 
 def test_residuals_are_exact_whatever_the_order_of_their_sums() -> None:
@@ -96,42 +135,43 @@ def test_residuals_are_exact_whatever_the_order_of_their_sums() -> None:
     images[1] = np.random.default_rng(7).integers(0, 256, (64, 64, 3))
     inputs = tf.keras.Input(images.shape[1:])
     network = tf.keras.Model(inputs, texture_counts(inputs))
-    layers = [network.get_layer(name).output for name in ("texture_residuals", "texture_colour_residuals")]
-    in_rows, in_colours = tf.keras.Model(inputs, layers).predict_on_batch(images)
-    for number, image in enumerate(images):
-        for kind in STEPS:
-            parts = 4096 if kind == 3 else 1024
-            np.testing.assert_array_equal(in_rows[number, ..., kind] * parts, in_luminance(image, kind))
-            for colour in range(3):
-                plain = along_lines(image[..., colour].astype(np.int64))[kind] * PLAIN[STEPS[kind]]
-                np.testing.assert_array_equal(in_colours[number, ..., 3 * kind + colour] * parts, plain)
-    np.testing.assert_array_equal(in_rows * 4096, np.rint(in_rows * 4096))  # the chromas too
+    layers = [network.get_layer(f"texture_{name}").output for name in RESIDUALS]
+    for name, found in zip(RESIDUALS, tf.keras.Model(inputs, layers).predict_on_batch(images), strict=True):
+        np.testing.assert_array_equal(found * 4096, [in_parts(image, name) for image in images])
 
 
-def test_every_row_and_every_place_is_counted_once_along_lines_and_once_along_columns() -> None:
-    lines, columns = 9 - 2, 9 - 3  # where the 3×4 taps fit
-    rows, triples = counted(IMAGES)
-    np.testing.assert_allclose(rows.sum(axis=-1), 2 * lines * (columns - 3), rtol=1e-5)
-    np.testing.assert_allclose(triples.sum(axis=-1), 2 * lines * columns, rtol=1e-5)
+def test_every_place_is_counted_once_along_lines_and_once_along_columns() -> None:
+    places = 9 - 2  # of a side, where 3×3 taps fit; of the halved one 4 along and 3 across
+    sums = {name: of_kinds.sum(axis=-1) for name, of_kinds in counted(IMAGES).items()}
+    np.testing.assert_allclose(sums["rows"], 2 * places * (places - 3), rtol=1e-5)
+    np.testing.assert_allclose(sums["pairs"], 2 * places * (places - 1), rtol=1e-5)
+    np.testing.assert_allclose(sums["triples"], 2 * places * places, rtol=1e-5)
+    np.testing.assert_allclose(sums["halved_pairs"], 2 * 4 * (3 - 1), rtol=1e-5)
+    np.testing.assert_allclose(sums["halved_triples"], 2 * 4 * 3, rtol=1e-5)
 
 
 def test_brightness_alone_changes_no_count() -> None:
-    threes = 3 * IMAGES[..., :1].repeat(3, axis=-1)  # the parabola's residuals are whole steps, not halves
-    np.testing.assert_allclose(counted(threes + 50)[0][:, 2], counted(threes)[0][:, 2], atol=1e-3)
+    greys = 4 * IMAGES[..., :1].repeat(3, axis=-1)  # residuals are whole steps, not halves
+    for name, of_kinds in counted(greys + 20).items():
+        np.testing.assert_allclose(of_kinds, counted(greys)[name], atol=1e-3)
 
 
 @pytest.mark.parametrize("turn", ["mirrored", "turned by 90 degrees"])
 def test_a_turned_picture_has_the_same_counts(turn: str) -> None:
-    # whole steps; the taps of four places are not symmetric about one, but what they are counted over is
-    images = 6 * np.random.default_rng(4).integers(0, 9, (2, 9, 9, 1)).repeat(3, axis=-1).astype(np.float32)
+    # whole steps, not halves, which are rounded to even ones
+    images = 16 * np.random.default_rng(4).integers(0, 9, (2, 8, 8, 1)).repeat(3, axis=-1).astype(np.float32)
     turned = images[:, :, ::-1] if turn == "mirrored" else images.transpose(0, 2, 1, 3)
-    np.testing.assert_allclose(counted(turned)[0][:, 2], counted(images)[0][:, 2], atol=1e-3)
+    expected = counted(images)
+    for name, of_kinds in counted(turned).items():
+        if turn != "mirrored" or name.startswith("halved"):
+            np.testing.assert_allclose(of_kinds, expected[name], atol=1e-3)
+    # a neighbour is taken on one side, so at the picture's edge others are; the line and the square are symmetric
+    np.testing.assert_allclose(counted(turned)["rows"][:, 3:], expected["rows"][:, 3:], atol=1e-3)
 
 
-def test_a_flat_picture_has_one_kind_of_row() -> None:
-    rows, triples = counted(np.full((1, 9, 9, 3), 128, np.float32))
-    assert (rows[0] > 0.5).sum(axis=-1).tolist() == [1] * 12
-    assert (triples[0] > 0.5).sum(axis=-1).tolist() == [1] * 4
+def test_a_flat_picture_has_one_kind_of_each() -> None:
+    for of_kinds in counted(np.full((1, 9, 9, 3), 128, np.float32)).values():
+        assert ((of_kinds[0] > 0.5).sum(axis=-1) == 1).all()
 
 
 @pytest.mark.parametrize("on_gpu", [False, True])
@@ -164,5 +204,5 @@ def test_counts_are_taken_in_float32_whatever_the_precision() -> None:
         found = counted(images)
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_array_equal(found[1], expected[1])
+    for name, of_kinds in found.items():
+        np.testing.assert_array_equal(of_kinds, expected[name])

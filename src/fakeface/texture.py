@@ -1,37 +1,101 @@
 """How often residuals stand together as they do: what the finest texture of a picture is like, whatever it shows.
 
 Counted are four residuals in a row, submodels of the rich models of Fridrich and Kodovský (IEEE Transactions on
-Information Forensics and Security 7(3), 2012, 868-882), and the three colours' residuals at one place, as in the colour
-rich models of Goljan, Fridrich and Cogranne (IEEE WIFS 2014): both were made to find what a steganographer changes in a
-photograph. They are written as layers with fixed weights and plain operations of TensorFlow, so that a saved network
-needs no code of ours.
+Information Forensics and Security 7(3), 2012, 868-882), two neighbouring residuals of one colour beside the two of
+another, and the three colours' residuals at one place, both after the colour rich models of Goljan, Fridrich and
+Cogranne (IEEE WIFS 2014): all made to find what a steganographer changes in a photograph. They are written as layers
+with fixed weights and plain operations of TensorFlow, so that a saved network needs no code of ours.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-FEATURES = 2716  # of 12 kinds of residual 169 kinds of four in a row, and of 4 kinds 172 kinds of three colours
-_TO_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # JFIF
-# Taps over 3 rows and 4 columns: what a neighbour, the line and the parabola through neighbours, and the 3×3 square
-# leave unexplained of a pixel; and the step that it is counted in, in grey levels (half of it for chroma)
-_TAPS = (
-    (((0, 0, 0, 0), (0, -1, 1, 0), (0, 0, 0, 0)), 2.0),
-    (((0, 0, 0, 0), (1, -2, 1, 0), (0, 0, 0, 0)), 2.0),
-    (((0, 0, 0, 0), (-1, 3, -3, 1), (0, 0, 0, 0)), 3.0),
-    (((-0.25, 0.5, -0.25, 0), (0.5, -1, 0.5, 0), (-0.25, 0.5, -0.25, 0)), 1.0),
-)
+Kernel: TypeAlias = npt.NDArray[np.float32]
+
 _COLOURS = 3
+_TO_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # JFIF
+_TO_RGB = np.eye(_COLOURS)
 # Of a weight, in steps: sums over pixels of 0 to 255 are then exact in float32 in whatever order they are taken, so
 # that a residual which lies just between two steps is counted alike in training, evaluation and serving
 _UNIT = 1 / 1024
-_KINDS = len(_TAPS) * _COLOURS
-# Residuals that stand together, and how many steps off zero one is told apart; one beyond is counted as the farthest
-_ROW, _ROW_FARTHEST = 4, 2
-_TRIPLE, _TRIPLE_FARTHEST = _COLOURS, 3
+
+# Taps over lines and columns: what a neighbour, the line through neighbours and the 3×3 square leave unexplained of a
+# pixel; and a neighbour in the picture halved by means of 2×2
+_NEIGHBOUR = ((0, 0, 0), (0, -1, 1), (0, 0, 0))
+_LINE = ((0, 0, 0), (1, -2, 1), (0, 0, 0))
+_SQUARE = ((-0.25, 0.5, -0.25), (0.5, -1, 0.5), (-0.25, 0.5, -0.25))
+_HALVED_NEIGHBOUR = ((-0.25, -0.25, 0.25, 0.25), (-0.25, -0.25, 0.25, 0.25))
+
+
+class _Arrangement(NamedTuple):
+    """Residuals that are counted together, and which of their arrangements are of one kind."""
+
+    farthest: int  # steps off zero that are told apart; one beyond is counted as the farthest
+    mirrored: tuple[int, ...]  # the order in which they stand in the mirrored picture
+
+    @property
+    def bins(self) -> int:
+        return int((2 * self.farthest + 1) ** len(self.mirrored))
+
+
+_ROW = _Arrangement(2, (3, 2, 1, 0))
+_PAIRS = _Arrangement(2, (1, 0, 3, 2))
+_TRIPLE = _Arrangement(3, (0, 1, 2))
+
+
+class _Residuals(NamedTuple):
+    """Residuals of a picture by the same layer, and what is counted of them.
+
+    `kinds`: taps, a matrix to three colours, and the step they are counted in, in grey levels; half of it for chroma,
+    which varies less. `counted`: an arrangement and where its residuals stand, (column, number of the residual) each.
+    """
+
+    name: str
+    stride: int
+    kinds: tuple[tuple[tuple[tuple[float, ...], ...], npt.NDArray[np.float64], float], ...]
+    counted: tuple[tuple[str, _Arrangement, tuple[tuple[tuple[int, int], ...], ...]], ...]
+
+
+def _rows(residuals: int) -> tuple[tuple[tuple[int, int], ...], ...]:
+    return tuple(tuple((column, number) for column in range(4)) for number in range(residuals))
+
+
+def _pairs() -> tuple[tuple[tuple[int, int], ...], ...]:
+    return tuple(((0, one), (1, one), (0, other), (1, other)) for one, other in ((0, 1), (0, 2), (1, 2)))
+
+
+def _triples(first: int, kinds: int) -> tuple[tuple[tuple[int, int], ...], ...]:
+    starts = range(first, first + _COLOURS * kinds, _COLOURS)
+    return tuple(tuple((0, start + colour) for colour in range(_COLOURS)) for start in starts)
+
+
+# Found on validation images (docs/generalization.md, fourteenth series)
+_COUNTED = (
+    _Residuals(
+        "residuals",
+        1,
+        ((_NEIGHBOUR, _TO_YCBCR, 4), (_LINE, _TO_YCBCR, 4), (_SQUARE, _TO_YCBCR, 2)),
+        (("rows", _ROW, _rows(9)), ("pairs", _PAIRS, _pairs())),
+    ),
+    _Residuals(
+        "colour_residuals",
+        1,
+        ((_NEIGHBOUR, _TO_RGB, 2), (_LINE, _TO_RGB, 2)),
+        (("triples", _TRIPLE, _triples(0, 2)),),
+    ),
+    _Residuals("halved_residuals", 2, ((_HALVED_NEIGHBOUR, _TO_YCBCR, 2),), (("halved_pairs", _PAIRS, _pairs()),)),
+    _Residuals(
+        "halved_colour_residuals", 2, ((_HALVED_NEIGHBOUR, _TO_RGB, 4),), (("halved_triples", _TRIPLE, _triples(0, 1)),)
+    ),
+)
+FEATURES = 3051  # of 9 + 3 + 3 kinds of residual 169 kinds of four, and of 2 + 1 kinds 172 kinds of three colours
+
+_FIXED: dict[str, Any] = {"trainable": False, "dtype": "float32"}  # whatever the precision policy
 
 # In spreads from the mean. A picture changed as few were, such as one halved and enlarged, lies far out in many counts
 # at once, and the layer said of it what no image had taught it (docs/generalization.md, twelfth series)
@@ -48,46 +112,43 @@ def limited(standardised: Any) -> Any:
 def texture_counts(images: Any) -> Any:
     """Return roots of the counts of each kind, float32 (batch, FEATURES), of images (batch, S, S, 3) in 0..255.
 
-    Taps and rows lie along the picture's lines and, counted together with these, along its columns. A row, its mirror
-    image and its negative are of one kind, and so are three colours and their negative. The root of a count has about
-    the same noise, whatever the count is.
+    Taps and rows lie along the picture's lines and, counted together with these, along its columns. What differs in
+    sign alone is of one kind, and so is a row or a pair and its mirror image. The root of a count has about the same
+    noise, whatever the count is.
     """
+    import tensorflow as tf
+
+    views = (images, tf.transpose(images, (0, 2, 1, 3)))
+    return tf.sqrt(tf.concat([each for residuals in _COUNTED for each in _counts(views, residuals)], axis=-1))
+
+
+def _counts(views: Sequence[Any], residuals: _Residuals) -> list[Any]:
+    """Return the counts of both views together, float32 (batch, kinds) for each arrangement of these residuals."""
     import tensorflow as tf
     from tensorflow.keras import layers
 
-    fixed: dict[str, Any] = {"trainable": False, "dtype": "float32"}  # float32 whatever the precision policy
-    of_picture = layers.Conv2D(_KINDS, (3, 4), use_bias=False, name="texture_residuals", **fixed)
-    of_colours = layers.Conv2D(_KINDS, (3, 4), use_bias=False, name="texture_colour_residuals", **fixed)
-    rows = layers.DepthwiseConv2D((1, _ROW), name="texture_rows", **fixed)
-    triples = layers.Conv2D(len(_TAPS), 1, name="texture_triples", **fixed)
-    counts_of_rows, counts_of_triples = [], []
-    for view in (images, tf.transpose(images, (0, 2, 1, 3))):
-        in_rows, in_colours = _steps(of_picture(view), _ROW_FARTHEST), _steps(of_colours(view), _TRIPLE_FARTHEST)
-        counts_of_rows.append(_counted(rows(in_rows), _KINDS * _arrangements(_ROW, _ROW_FARTHEST)))
-        counts_of_triples.append(_counted(triples(in_colours), len(_TAPS) * _arrangements(_TRIPLE, _TRIPLE_FARTHEST)))
-    for layer, kernel in zip((of_picture, of_colours), _residual_kernels(), strict=True):
-        layer.set_weights([kernel])
-    rows.set_weights(_row_numbering())
-    triples.set_weights(_triple_numbering())
-    kinds = []
-    for name, counts, residuals_counted, alike in (
-        ("texture_rows_alike", counts_of_rows, _KINDS, _alike(_ROW, _ROW_FARTHEST, mirrored=True)),
-        ("texture_triples_alike", counts_of_triples, len(_TAPS), _alike(_TRIPLE, _TRIPLE_FARTHEST, mirrored=False)),
-    ):
-        together = layers.Dense(alike.shape[1], use_bias=False, name=name, **fixed)
-        summed = together(tf.reshape(tf.add_n(counts), (-1, residuals_counted, len(alike))))
+    kernel = _residual_kernel(residuals)
+    layer = layers.Conv2D(
+        kernel.shape[-1], kernel.shape[:2], residuals.stride, use_bias=False, name=f"texture_{residuals.name}", **_FIXED
+    )
+    of_views = [tf.round(layer(view)) for view in views]
+    layer.set_weights([kernel])
+    found = []
+    for name, arrangement, places in residuals.counted:
+        number, numbering = _numbering(f"texture_{name}", arrangement, places, kernel.shape[-1])
+        farthest, bins = float(arrangement.farthest), len(places) * arrangement.bins
+        numbers = [number(tf.clip_by_value(steps, -farthest, farthest)) for steps in of_views]
+        number.set_weights(numbering)
+        counted = tf.add_n([_occurrences_of_all(each, bins) for each in numbers])
+        alike = _alike(arrangement)
+        together = layers.Dense(alike.shape[1], use_bias=False, name=f"texture_{name}_alike", **_FIXED)
+        summed = together(tf.reshape(counted, (-1, len(places), arrangement.bins)))
         together.set_weights([alike])
-        kinds.append(tf.reshape(summed, (-1, residuals_counted * alike.shape[1])))
-    return tf.sqrt(tf.concat(kinds, axis=-1))
+        found.append(tf.reshape(summed, (-1, len(places) * alike.shape[1])))
+    return found
 
 
-def _steps(residuals: Any, farthest: int) -> Any:
-    import tensorflow as tf
-
-    return tf.clip_by_value(tf.round(residuals), -float(farthest), float(farthest))
-
-
-def _counted(numbers: Any, bins: int) -> Any:
+def _occurrences_of_all(numbers: Any, bins: int) -> Any:
     """Count the numbers (batch, rows, columns, kinds) of each picture."""
     import tensorflow as tf
 
@@ -113,48 +174,44 @@ def occurrences(numbers: Any, bins: int, on_gpu: bool | None = None) -> Any:
     return tf.reshape(counted, (-1, bins))
 
 
-def _arrangements(places: int, farthest: int) -> int:
-    return int((2 * farthest + 1) ** places)
+def _residual_kernel(residuals: _Residuals) -> Kernel:
+    """Return each kind of residual in each of its colours, in steps: (lines, columns, 3, 3 kinds)."""
+    each = []
+    for taps, to_colours, step in residuals.kinds:
+        for number, colour in enumerate(to_colours):
+            own_step = step / 2 if to_colours is _TO_YCBCR and number else step
+            each.append(np.multiply.outer(np.array(taps), np.rint(colour / (own_step * _UNIT)) * _UNIT))
+    return np.stack(each, axis=-1).astype(np.float32)
 
 
-def _residual_kernels() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Each of _TAPS on luminance and both chromas, and on red, green and blue, in its steps: (3, 4, 3, 12) each."""
+def _numbering(
+    name: str, arrangement: _Arrangement, places: Sequence[Sequence[tuple[int, int]]], residuals: int
+) -> tuple[Any, list[Kernel]]:
+    """Return a layer, and weights for it, that reads steps as digits and has a first number for each kind."""
+    from tensorflow.keras import layers
 
-    def residual(taps: Any, colour: npt.NDArray[np.float64], step: float) -> npt.NDArray[np.float64]:
-        return np.multiply.outer(np.array(taps), np.rint(colour / (step * _UNIT)) * _UNIT)
-
-    converted = [
-        residual(taps, colour, step if number == 0 else step / 2)
-        for number, colour in enumerate(_TO_YCBCR)
-        for taps, step in _TAPS
-    ]
-    plain = [residual(taps, colour, step) for taps, step in _TAPS for colour in np.eye(_COLOURS)]
-    return np.stack(converted, axis=-1).astype(np.float32), np.stack(plain, axis=-1).astype(np.float32)
-
-
-def _row_numbering() -> list[npt.NDArray[np.float32]]:
-    """Weights that read four steps as digits, and a first number for each kind of residual."""
-    digits = (2 * _ROW_FARTHEST + 1) ** np.arange(_ROW)[::-1]
-    weights = np.broadcast_to(digits[:, None], (_ROW, _KINDS)).reshape(1, _ROW, _KINDS, 1)
-    first = np.arange(_KINDS) * _arrangements(_ROW, _ROW_FARTHEST) + _ROW_FARTHEST * digits.sum()
-    return [weights.astype(np.float32), first.astype(np.float32)]
+    digits = (2 * arrangement.farthest + 1) ** np.arange(len(arrangement.mirrored))[::-1]
+    columns = 1 + max(column for of_kind in places for column, _ in of_kind)
+    weights = np.zeros((1, columns, residuals, len(places)), np.float32)
+    for kind, of_kind in enumerate(places):
+        for (column, number), digit in zip(of_kind, digits, strict=True):
+            weights[0, column, number, kind] = digit
+    first = (np.arange(len(places)) * arrangement.bins + arrangement.farthest * digits.sum()).astype(np.float32)
+    if np.array_equal(
+        weights.any(axis=(0, 1)), np.eye(residuals, len(places))
+    ):  # of each its own: in a third of the time
+        by_itself = np.einsum("lcrr->lcr", weights)[..., None]
+        return layers.DepthwiseConv2D(by_itself.shape[:2], name=name, **_FIXED), [by_itself, first]
+    return layers.Conv2D(len(places), (1, columns), name=name, **_FIXED), [weights, first]
 
 
-def _triple_numbering() -> list[npt.NDArray[np.float32]]:
-    """Weights that read one tap's steps in red, green and blue as digits, and a first number for each tap."""
-    digits = (2 * _TRIPLE_FARTHEST + 1) ** np.arange(_TRIPLE)[::-1]
-    weights = np.kron(np.eye(len(_TAPS)), digits[:, None])[None, None]
-    first = np.arange(len(_TAPS)) * _arrangements(_TRIPLE, _TRIPLE_FARTHEST) + _TRIPLE_FARTHEST * digits.sum()
-    return [weights.astype(np.float32), first.astype(np.float32)]
-
-
-def _alike(places: int, farthest: int, mirrored: bool) -> npt.NDArray[np.float32]:
-    """One where an arrangement (first axis) is of a kind (second axis): alike but for sign and perhaps mirroring."""
-    shape = (2 * farthest + 1,) * places
-    steps = np.stack(np.unravel_index(np.arange(_arrangements(places, farthest)), shape))
-    negative = 2 * farthest - steps
-    variants = [steps, negative, *([steps[::-1], negative[::-1]] if mirrored else [])]
+def _alike(arrangement: _Arrangement) -> Kernel:
+    """Return one where an arrangement (first axis) is of a kind (second axis): alike but for sign and mirroring."""
+    shape = (2 * arrangement.farthest + 1,) * len(arrangement.mirrored)
+    steps = np.stack(np.unravel_index(np.arange(arrangement.bins), shape))
+    both = [steps, steps[list(arrangement.mirrored)]]
+    variants = both + [2 * arrangement.farthest - each for each in both]
     least = np.min([np.ravel_multi_index(list(each), shape) for each in variants], axis=0)
     kinds, kind = np.unique(least, return_inverse=True)
-    indicator: npt.NDArray[np.float32] = np.eye(len(kinds), dtype=np.float32)[kind]
+    indicator: Kernel = np.eye(len(kinds), dtype=np.float32)[kind]
     return indicator
