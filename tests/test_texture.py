@@ -74,13 +74,13 @@ def along_lines(x: npt.NDArray[np.int64], taps: str) -> npt.NDArray[np.int64]:
     if taps == "neighbour":
         return 4 * (line[:, 2:] - line[:, 1:-1])
     if taps == "line":
-        return 4 * (line[:, :-2] - 2 * line[:, 1:-1] + line[:, 2:])
+        return 4 * (line[:, :-2] + line[:, 2:]) - 8 * line[:, 1:-1]
     if taps == "square":
         sides = sum(2 * each[:, 1:-1] - each[:, :-2] - each[:, 2:] for each in (above, below))
         return np.asarray(sides + 2 * (line[:, :-2] + line[:, 2:]) - 4 * line[:, 1:-1])
     rows, columns = (side // 2 * 2 for side in x.shape)
     fours = x[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2).sum(axis=(1, 3))
-    return np.asarray(fours[:, 1:] - fours[:, :-1])
+    return np.asarray(fours[:, 1:] - fours[:, :-1], np.int64)
 
 
 def in_parts(image: npt.NDArray[Any], layer: str) -> npt.NDArray[np.int64]:

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 Kernel: TypeAlias = npt.NDArray[np.float32]
+Taps: TypeAlias = tuple[tuple[float, ...], ...]
+Places: TypeAlias = tuple[tuple[int, int], ...]  # (column, number of the residual) of each that is counted together
 
 _COLOURS = 3
 _TO_YCBCR = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]])  # JFIF
@@ -49,28 +51,28 @@ _TRIPLE = _Arrangement(3, (0, 1, 2))
 
 
 class _Residuals(NamedTuple):
-    """Residuals of a picture by the same layer, and what is counted of them.
+    """Residuals of a picture by the same layer, and what is counted of them, by its name.
 
     `kinds`: taps, a matrix to three colours, and the step they are counted in, in grey levels; half of it for chroma,
-    which varies less. `counted`: an arrangement and where its residuals stand, (column, number of the residual) each.
+    which varies less.
     """
 
     name: str
     stride: int
-    kinds: tuple[tuple[tuple[tuple[float, ...], ...], npt.NDArray[np.float64], float], ...]
-    counted: tuple[tuple[str, _Arrangement, tuple[tuple[tuple[int, int], ...], ...]], ...]
+    kinds: tuple[tuple[Taps, npt.NDArray[np.float64], float], ...]
+    counted: tuple[tuple[str, _Arrangement, tuple[Places, ...]], ...]
 
 
-def _rows(residuals: int) -> tuple[tuple[tuple[int, int], ...], ...]:
+def _rows(residuals: int) -> tuple[Places, ...]:
     return tuple(tuple((column, number) for column in range(4)) for number in range(residuals))
 
 
-def _pairs() -> tuple[tuple[tuple[int, int], ...], ...]:
+def _pairs() -> tuple[Places, ...]:
     return tuple(((0, one), (1, one), (0, other), (1, other)) for one, other in ((0, 1), (0, 2), (1, 2)))
 
 
-def _triples(first: int, kinds: int) -> tuple[tuple[tuple[int, int], ...], ...]:
-    starts = range(first, first + _COLOURS * kinds, _COLOURS)
+def _triples(kinds: int) -> tuple[Places, ...]:
+    starts = range(0, _COLOURS * kinds, _COLOURS)
     return tuple(tuple((0, start + colour) for colour in range(_COLOURS)) for start in starts)
 
 
@@ -86,11 +88,11 @@ _COUNTED = (
         "colour_residuals",
         1,
         ((_NEIGHBOUR, _TO_RGB, 2), (_LINE, _TO_RGB, 2)),
-        (("triples", _TRIPLE, _triples(0, 2)),),
+        (("triples", _TRIPLE, _triples(2)),),
     ),
     _Residuals("halved_residuals", 2, ((_HALVED_NEIGHBOUR, _TO_YCBCR, 2),), (("halved_pairs", _PAIRS, _pairs()),)),
     _Residuals(
-        "halved_colour_residuals", 2, ((_HALVED_NEIGHBOUR, _TO_RGB, 4),), (("halved_triples", _TRIPLE, _triples(0, 1)),)
+        "halved_colour_residuals", 2, ((_HALVED_NEIGHBOUR, _TO_RGB, 4),), (("halved_triples", _TRIPLE, _triples(1)),)
     ),
 )
 FEATURES = 3051  # of 9 + 3 + 3 kinds of residual 169 kinds of four, and of 2 + 1 kinds 172 kinds of three colours
@@ -181,11 +183,11 @@ def _residual_kernel(residuals: _Residuals) -> Kernel:
         for number, colour in enumerate(to_colours):
             own_step = step / 2 if to_colours is _TO_YCBCR and number else step
             each.append(np.multiply.outer(np.array(taps), np.rint(colour / (own_step * _UNIT)) * _UNIT))
-    return np.stack(each, axis=-1).astype(np.float32)
+    return np.asarray(np.stack(each, axis=-1), np.float32)
 
 
 def _numbering(
-    name: str, arrangement: _Arrangement, places: Sequence[Sequence[tuple[int, int]]], residuals: int
+    name: str, arrangement: _Arrangement, places: Sequence[Places], residuals: int
 ) -> tuple[Any, list[Kernel]]:
     """Return a layer, and weights for it, that reads steps as digits and has a first number for each kind."""
     from tensorflow.keras import layers
