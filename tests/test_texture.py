@@ -16,7 +16,11 @@ from fakeface.texture import FEATURES, occurrences, texture_counts
 
 quiet_tensorflow()
 
-IMAGES = np.random.default_rng(3).integers(90, 110, (2, 9, 9, 3)).astype(np.float32)
+SIDE = 13
+# One whose residuals are mostly a few steps off zero, and one where they are many, also when it is halved
+IMAGES = np.stack(
+    [np.random.default_rng(3).integers(90, high, (SIDE, SIDE, 3)) for high in (110, 150)], dtype=np.float32
+)
 # How red, green and blue weigh in each colour, of 1,024, by the step that residuals are counted in: JFIF's, and plain
 COLOURS = {
     "luminance, steps of 4": (77, 150, 29),
@@ -141,32 +145,32 @@ def test_residuals_are_exact_whatever_the_order_of_their_sums() -> None:
 
 
 def test_every_place_is_counted_once_along_lines_and_once_along_columns() -> None:
-    places = 9 - 2  # of a side, where 3×3 taps fit; of the halved one 4 along and 3 across
+    places = SIDE - 2  # of a side, where 3×3 taps fit; of the picture halved, 6 lines of 5
     sums = {name: of_kinds.sum(axis=-1) for name, of_kinds in counted(IMAGES).items()}
     np.testing.assert_allclose(sums["rows"], 2 * places * (places - 3), rtol=1e-5)
     np.testing.assert_allclose(sums["pairs"], 2 * places * (places - 1), rtol=1e-5)
     np.testing.assert_allclose(sums["triples"], 2 * places * places, rtol=1e-5)
-    np.testing.assert_allclose(sums["halved_pairs"], 2 * 4 * (3 - 1), rtol=1e-5)
-    np.testing.assert_allclose(sums["halved_triples"], 2 * 4 * 3, rtol=1e-5)
+    np.testing.assert_allclose(sums["halved_pairs"], 2 * 6 * (5 - 1), rtol=1e-5)
+    np.testing.assert_allclose(sums["halved_triples"], 2 * 6 * 5, rtol=1e-5)
 
 
 def test_brightness_alone_changes_no_count() -> None:
-    greys = 4 * IMAGES[..., :1].repeat(3, axis=-1)  # residuals are whole steps, not halves
-    for name, of_kinds in counted(greys + 20).items():
-        np.testing.assert_allclose(of_kinds, counted(greys)[name], atol=1e-3)
+    expected = counted(IMAGES)
+    for name, of_kinds in counted(IMAGES + 20).items():
+        np.testing.assert_array_equal(of_kinds, expected[name])
 
 
 @pytest.mark.parametrize("turn", ["mirrored", "turned by 90 degrees"])
 def test_a_turned_picture_has_the_same_counts(turn: str) -> None:
-    # whole steps, not halves, which are rounded to even ones
-    images = 16 * np.random.default_rng(4).integers(0, 9, (2, 8, 8, 1)).repeat(3, axis=-1).astype(np.float32)
+    images = np.random.default_rng(4).integers(90, 130, (2, 12, 12, 3)).astype(np.float32)
     turned = images[:, :, ::-1] if turn == "mirrored" else images.transpose(0, 2, 1, 3)
     expected = counted(images)
     for name, of_kinds in counted(turned).items():
         if turn != "mirrored" or name.startswith("halved"):
             np.testing.assert_allclose(of_kinds, expected[name], atol=1e-3)
     # a neighbour is taken on one side, so at the picture's edge others are; the line and the square are symmetric
-    np.testing.assert_allclose(counted(turned)["rows"][:, 3:], expected["rows"][:, 3:], atol=1e-3)
+    for name, symmetric in (("rows", slice(3, None)), ("triples", slice(1, None))):
+        np.testing.assert_allclose(counted(turned)[name][:, symmetric], expected[name][:, symmetric], atol=1e-3)
 
 
 def test_a_flat_picture_has_one_kind_of_each() -> None:

@@ -95,7 +95,7 @@ _COUNTED = (
         "halved_colour_residuals", 2, ((_HALVED_NEIGHBOUR, _TO_RGB, 4),), (("halved_triples", _TRIPLE, _triples(1)),)
     ),
 )
-FEATURES = 3051  # of 9 + 3 + 3 kinds of residual 169 kinds of four, and of 2 + 1 kinds 172 kinds of three colours
+FEATURES = 3051  # 169 kinds of row of 9 residuals and of pair of 3 + 3 colours, 172 kinds of triple of 2 + 1 taps
 
 _FIXED: dict[str, Any] = {"trainable": False, "dtype": "float32"}  # whatever the precision policy
 
@@ -125,7 +125,7 @@ def texture_counts(images: Any) -> Any:
 
 
 def _counts(views: Sequence[Any], residuals: _Residuals) -> list[Any]:
-    """Return the counts of both views together, float32 (batch, kinds) for each arrangement of these residuals."""
+    """Return the counts of both views together, float32 (batch, places × kinds) for each arrangement of residuals."""
     import tensorflow as tf
     from tensorflow.keras import layers
 
@@ -177,7 +177,7 @@ def occurrences(numbers: Any, bins: int, on_gpu: bool | None = None) -> Any:
 
 
 def _residual_kernel(residuals: _Residuals) -> Kernel:
-    """Return each kind of residual in each of its colours, in steps: (lines, columns, 3, 3 kinds)."""
+    """Return each of the taps in each of its three colours, in steps: (lines, columns, 3, residuals)."""
     each = []
     for taps, to_colours, step in residuals.kinds:
         for number, colour in enumerate(to_colours):
@@ -199,9 +199,7 @@ def _numbering(
         for (column, number), digit in zip(of_kind, digits, strict=True):
             weights[0, column, number, kind] = digit
     first = (np.arange(len(places)) * arrangement.bins + arrangement.farthest * digits.sum()).astype(np.float32)
-    if np.array_equal(
-        weights.any(axis=(0, 1)), np.eye(residuals, len(places))
-    ):  # of each its own: in a third of the time
+    if np.array_equal(weights.any(axis=(0, 1)), np.eye(residuals)):  # of each its own: in a third of the time
         by_itself = np.einsum("lcrr->lcr", weights)[..., None]
         return layers.DepthwiseConv2D(by_itself.shape[:2], name=name, **_FIXED), [by_itself, first]
     return layers.Conv2D(len(places), (1, columns), name=name, **_FIXED), [weights, first]
