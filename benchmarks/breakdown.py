@@ -57,7 +57,7 @@ def profile_step(recipe: str, steps: int, batch_size: int) -> Counter[str]:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch_size, params.image_size, params.image_size, 3)).astype(np.float32)
     labels = random.integers(0, 2, batch_size)
-    model = ours.learning_network(params)
+    model = ours.fresh_network(params)
     compile_for_training(model, "constant", 0.001, steps)
     model.train_on_batch(images, labels)
     with tempfile.TemporaryDirectory() as folder:

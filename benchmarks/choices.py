@@ -61,7 +61,7 @@ def train(turns: Turns, store: Path, recipe: str, how: Mapping[str, Any]) -> Non
     chosen, settings = params.chosen_recipe(), params.stage_settings("stage2")
     steps = ours.on_opencv(chosen.augmentation_steps("stage2"))
     batches, per_epoch, size = ours.training_batches(params, "stage2", store, steps)
-    model = ours.learning_network(params)
+    model = ours.fresh_network(params)
     compile_for_training(model, chosen.schedule, settings.lr, per_epoch * ours.EPOCHS, chosen.weight_decay)
     if how:
         model.compile(model.optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"], **how)
@@ -77,7 +77,7 @@ def score(turns: Turns, recipe: str, batch_norm: bool) -> None:
     quiet_tensorflow()
     import tensorflow as tf
 
-    def nothing(**_settings: Any) -> Any:  # also for the texture's counts, which costs nothing to speak of
+    def nothing(**_settings: Any) -> Any:
         return tf.keras.layers.Activation("linear")
 
     with patch.object(

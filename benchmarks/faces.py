@@ -51,9 +51,7 @@ def faces(data: Path, count: int, size: int = IMAGE_SIZE) -> Iterator[Faces]:
         with ThreadPoolExecutor(2) as readers:
             images = list(readers.map(partial(read_image, size=size, crop=Crop(1)), [data / name for name in names]))
         rows = [
-            StoredImage(
-                name, label, label, "train", "", "", size, size, "PNG", hashlib.sha256(image.tobytes()).hexdigest()
-            )
+            StoredImage(name, label, label, "train", "", "", hashlib.sha256(image.tobytes()).hexdigest())
             for name, label, image in zip(names, labels, images, strict=True)
         ]
         write_store(rows, [np.stack(images)], size, store)

@@ -92,7 +92,7 @@ def _write_zeros(folder: Path, count: int) -> None:
 def _row(number: int, part: str) -> StoredImage:
     label = ("real", "fake")[number % 2]
     path, file_sum = f"{label}/{number:07}.jpg", f"{number:064x}"
-    return StoredImage(path, label, label, part, file_sum, "", IMAGE_SIZE, IMAGE_SIZE, "PNG", BLACK)
+    return StoredImage(path, label, label, part, file_sum, "", BLACK)
 
 
 if __name__ == "__main__":

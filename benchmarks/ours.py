@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,41 +56,10 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
     chosen, settings = params.chosen_recipe(), params.stage_settings("stage2")
     batches, per_epoch, size = training_batches(params, "stage2", store, on_opencv(chosen.augmentation_steps("stage2")))
     batches = batches.take(4).cache().repeat() if from_memory else batches
-    model = learning_network(params)
+    model = fresh_network(params)
     compile_for_training(model, chosen.schedule, settings.lr, per_epoch * EPOCHS, chosen.weight_decay)
     pauses = Pauses(turns, max(1, images // size), size)
     model.fit(batches, epochs=EPOCHS, steps_per_epoch=per_epoch, callbacks=[pauses], verbose=0)
-
-
-def learn_textures(turns: Turns, store: Path, recipe: str, images: int, on: bool) -> None:
-    """Count and learn the texture of `images` images a turn in stage 2's way, anew or on; its weighing is left out."""
-    from fakeface.device import prepare_tensorflow
-
-    params = params_of(recipe)
-    prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
-    import numpy as np
-
-    from fakeface.inputs import pool_of
-    from fakeface.models import TEXTURE_LOGITS
-    from fakeface.store import open_store
-    from fakeface.texture_training import fit_texture, images_counted, texture_learning
-
-    pool = pool_of([replace(open_store(store), file_sizes=None)], "train")  # else perhaps no file is alike
-    drawn = np.linspace(0, len(pool) - 1, images).astype(int)  # of both labels, which lie one after the other
-    some = pool.where(np.isin(np.arange(len(pool)), drawn))
-    network = fresh_network(params)
-    of_reals = some.where(some.labels == 0)
-    counted = sum(images_counted(params, "stage2", len(some), texture_learning(params, on).copies))
-    answer = network.get_layer(TEXTURE_LOGITS)
-    silent = answer.get_weights()
-    if on:
-        fit_texture(network, params, "stage1", some, of_reals)
-    goes_on = turns.begin()
-    while goes_on:
-        fit_texture(network, params, "stage2", some, of_reals)
-        goes_on = turns.end(counted)
-        if not on:
-            answer.set_weights(silent)
 
 
 def fresh_network(params: Params) -> Any:
@@ -100,13 +68,6 @@ def fresh_network(params: Params) -> Any:
     from fakeface.training import build_arguments
 
     return build_network(*build_arguments(params))
-
-
-def learning_network(params: Params) -> Any:
-    """Return what of it learns step by step."""
-    from fakeface.models import shapes_alone
-
-    return shapes_alone(fresh_network(params))
 
 
 def seed_network() -> Any:
@@ -156,7 +117,6 @@ def predict(turns: Turns, folder: Path, recipe: str) -> None:
         precision=device.precision,
         note=None,
         calibration=Calibration(),
-        texture_units=chosen.texture.units if chosen.texture else 0,
     )
     model, files = fresh_network(params), sorted(folder.rglob("*.jpg"))
     model = with_mirrored_view(model) if chosen.mirrored_view else model

@@ -16,10 +16,8 @@ from benchmarks.turns import Job, take_turns
 from fakeface import STAGES
 from fakeface.image_files import list_images
 from fakeface.params import Params, load_params
-from fakeface.texture_training import images_counted, texture_learning
 
 RECIPES = ("default", "seed")
-TEXTURES = {"textures learned anew": False, "textures learned on": True}
 _IMAGES = click.option("--images", type=click.IntRange(64), default=128, show_default=True, help="Trained on a turn.")
 
 
@@ -28,14 +26,10 @@ def main(data: Path, rounds: int, images: int) -> list[Row]:
     """Processor time of the default recipe and the seed's: images trained by params.yaml × a training step's cost."""
     with faces(data, 1024) as laid_out:
         jobs = {recipe: Job(ours.train, (laid_out.store, recipe, images)) for recipe in RECIPES}
-        for how, on in TEXTURES.items():
-            jobs[how] = Job(ours.learn_textures, (laid_out.store, "default", images, on))
         speeds = take_turns(jobs, rounds)
     counts = training_images(data)
     steps = {recipe: sum(trained_images(recipe, counts).values()) for recipe in RECIPES}
-    steps |= textures_counted("default", counts)
     hours = {job: steps[job] * speeds[job].processor_ms / 3.6e6 for job in jobs}
-    hours["default"] += sum(hours[how] for how in TEXTURES)
     mine, theirs = speeds["default"], speeds["seed"]
     return [
         Row(
@@ -44,11 +38,8 @@ def main(data: Path, rounds: int, images: int) -> list[Row]:
             hours["default"] / hours["seed"],
             "×",
             at_most=True,
-            how=f"{steps['default']:,} images × {mine.processor_ms:.1f} ms, "
-            + "".join(f"{steps[how]:,} {how} × {speeds[how].processor_ms:.1f} ms, " for how in TEXTURES)
-            + f"together {hours['default']:.2f} h, against "
-            f"{steps['seed']:,} × {theirs.processor_ms:.1f} ms = {hours['seed']:.2f} h; validation not counted, "
-            "all files taken for alike",
+            how=f"{steps['default']:,} images × {mine.processor_ms:.1f} ms = {hours['default']:.2f} h, against "
+            f"{steps['seed']:,} × {theirs.processor_ms:.1f} ms = {hours['seed']:.2f} h; validation not counted",
         ),
         Row(
             "6 the default recipe, processor time an image",
@@ -93,16 +84,6 @@ def trained_images(recipe: str, counts: Mapping[str, float]) -> dict[str, int]:
         settings = params.stage_settings(stage)
         trained[stage] = settings.steps(images) * settings.batch_size * settings.epochs
     return trained
-
-
-def textures_counted(recipe: str, counts: Mapping[str, float]) -> dict[str, int]:
-    """Return of how many images the texture is kept where it is learned anew, in the first stage, and where on."""
-    params = ours.params_of(recipe)
-    first, *others = [
-        sum(images_counted(params, stage, images, texture_learning(params, number > 0).copies))
-        for number, (stage, images) in enumerate(_seen(params, counts).items())
-    ]
-    return dict(zip(TEXTURES, (first, sum(others)), strict=True))
 
 
 def _seen(params: Params, counts: Mapping[str, float]) -> dict[str, int]:

@@ -142,7 +142,7 @@ def _train_and_write(
     trained = train_stage(params, stage, stores, previous, device.precision, [log_epoch], saved, distribution)
     save_checkpoint(trained.model, trained.facts, Path(f"models/{stage}.h5"))
     write_history(trained.fit.history, Path(f"reports/history/{stage}.csv"))
-    seconds = trained.fit.seconds + trained.texture_seconds
+    seconds = trained.fit.seconds
     speed = {"seconds": seconds, "images_per_second": trained.fit.images_per_second}
     write_json(Path(f"reports/timing/{stage}.json"), speed | {"device": device.name, "precision": device.precision})
     write_json(Path(f"reports/validation/{stage}.json"), trained.validation)

@@ -84,8 +84,7 @@ def parameters(recipe: str) -> Params:
     params = load_params(PROJECT / "params.yaml")
     plateau = params.reduce_lr.model_copy(update={"monitor": "lr", "patience": 2, "min_lr": 1e-6})
     chosen = params.recipes[recipe]
-    texture = chosen.texture and chosen.texture.model_copy(update={"units": 4, "copies": 1, "passes": 1})
-    narrow = chosen.model_copy(update={"channels": [4, 4, 4], "texture": texture})
+    narrow = chosen.model_copy(update={"channels": [4, 4, 4]})
     small = {"image_size": SIZE, "batch_size": 8, "validation_batch_size": 8, "epochs": EPOCHS, "reduce_lr": plateau}
     return params.model_copy(update={**small, "recipe": recipe, "recipes": {**params.recipes, recipe: narrow}})
 

@@ -14,11 +14,11 @@ from fakeface.calibration import Calibration
 from fakeface.checkpoints import CheckpointFacts, Detectors, load_checkpoint, read_facts, save_checkpoint
 from fakeface.device import quiet_tensorflow
 from fakeface.errors import UserError
-from fakeface.models import build_network, shapes_alone, texture_alone, with_mirrored_view
+from fakeface.models import build_network, with_mirrored_view
 from fakeface.params import load_params
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    pass
 
 quiet_tensorflow()
 
@@ -47,9 +47,9 @@ def test_the_seed_network_is_the_notebooks() -> None:
     assert model.output_shape == (None, 2)
 
 
-@pytest.mark.parametrize(("name", "units"), [("seed", 0), ("residual", 0), ("residual", 4)])
-def test_a_network_gives_two_probabilities(name: str, units: int) -> None:
-    scores = build_network(name, CHANNELS, 32, 0.9, units).predict_on_batch(IMAGES)
+@pytest.mark.parametrize("name", ["seed", "residual"])
+def test_a_network_gives_two_probabilities(name: str) -> None:
+    scores = build_network(name, CHANNELS, 32, 0.9).predict_on_batch(IMAGES)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
 
@@ -85,46 +85,10 @@ def test_both_views_are_scored_by_the_mean_of_their_logits() -> None:
     assert not np.allclose(as_it_is, other, atol=1e-3)
 
 
-def with_drawn_texture() -> tf.keras.Model:
-    """A network whose layers on the texture answer something."""
-    model = build_network("residual", CHANNELS, 32, 0.9, texture_units=4)
-    kernel, bias = model.get_layer("texture_logits").get_weights()
-    drawn = np.random.default_rng(2).normal(0, 0.3, kernel.shape)
-    model.get_layer("texture_logits").set_weights([drawn, bias])
-    spreads = model.get_layer("texture_spreads")
-    spreads.set_weights([np.full_like(each, value) for each, value in zip(spreads.get_weights(), (1, 4), strict=True)])
-    return model
-
-
-def test_a_texture_that_was_not_learned_says_nothing() -> None:
-    model = build_network("residual", CHANNELS, 32, 0.9, texture_units=4)
-    np.testing.assert_array_equal(shapes_alone(model).predict_on_batch(IMAGES), model.predict_on_batch(IMAGES))
-    without = build_network("residual", CHANNELS, 32, 0.9)
-    assert shapes_alone(without) is without
-
-
-def test_the_texture_adds_its_logits_to_those_of_the_mean_view() -> None:
-    model = with_drawn_texture()
-    shapes, texture = with_mirrored_view(shapes_alone(model)), texture_alone(model)
-    logits = np.log(shapes.predict_on_batch(IMAGES)) + np.log(texture.predict_on_batch(IMAGES))
-    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(with_mirrored_view(model).predict_on_batch(IMAGES), expected, atol=1e-5)
-    assert not np.allclose(shapes.predict_on_batch(IMAGES), expected, rtol=0.05, atol=0)
-
-
-def test_a_checkpoint_carries_the_layers_on_the_texture(tmp_path: Path) -> None:
-    model = with_drawn_texture()
-    save_checkpoint(model, replace(FACTS, mirrored_view=True, texture_units=4), tmp_path / "stage2.h5")
-    detector, facts = Detectors().load(tmp_path / "stage2.h5")
-    assert facts.texture_units == 4
-    expected = with_mirrored_view(model).predict_on_batch(IMAGES)
-    np.testing.assert_allclose(detector.predict_on_batch(IMAGES), expected, atol=1e-6)
-
-
-def test_what_mlflow_serves_adds_the_texture_alike() -> None:
+def test_what_mlflow_serves_averages_both_views_too() -> None:
     from fakeface.tracking.detector_model import _with_mirrored_view
 
-    model = with_drawn_texture()
+    model = build_network("residual", CHANNELS, 32, 0.9)
     served = _with_mirrored_view(model).predict_on_batch(IMAGES)
     np.testing.assert_allclose(served, with_mirrored_view(model).predict_on_batch(IMAGES), atol=1e-6)
 

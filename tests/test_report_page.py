@@ -109,9 +109,7 @@ def make(folder: Path, faces: list[tuple[str, str, int, float]], mistakes: int) 
     leave(folder, evaluation, metrics, robustness)
     block = np.stack([np.full((SIZE, SIZE, 3), colour_of(path), np.uint8) for path, *_ in faces])
     rows = [
-        StoredImage(
-            path, source, "fake" if label else "real", "heldout", "0", "0", SIZE, SIZE, "PNG", pixels_sum(image)
-        )
+        StoredImage(path, source, "fake" if label else "real", "heldout", "0", "0", pixels_sum(image))
         for (path, source, label, _), image in zip(faces, block, strict=True)
     ]
     if mistakes:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import signal
@@ -20,7 +19,7 @@ from fakeface.images import decode_image
 from fakeface.preprocessing import Crop, Reencoding
 from fakeface.raw import RawFile, Rejected
 from fakeface.store import StoredImage, open_store, write_store
-from picture_folders import picture, picture_bytes
+from picture_folders import picture_bytes
 
 SIZE = 32
 LIMITS = Limits(max_bytes=100_000, max_pixels=100_000)
@@ -62,32 +61,6 @@ class TestDecoding:
         for file, image in zip(files, pixels(images), strict=True):
             content = (tmp_path / "raw" / file.path).read_bytes()
             np.testing.assert_array_equal(image, decode_image(content, SIZE, Crop.parse(CROPS[file.source])))
-        assert set(images.forms) == {(48, 48, "PNG")}
-
-    def test_what_a_file_lost_is_told_of_it_now_and_from_the_cache(self, tmp_path: Path) -> None:
-        ways: dict[str, dict[str, object]] = {
-            "as.jpg": {"format": "JPEG", "quality": 80, "subsampling": "4:2:0"},
-            "finer.jpg": {"format": "JPEG", "quality": 95, "subsampling": "4:4:4"},
-            "odd.jpg": {"format": "JPEG", "qtables": [[3 * n + 1 for n in range(64)]] * 2},
-            "lossless.png": {"format": "PNG"},
-            "lossy.webp": {"format": "WEBP", "quality": 50},
-        }
-        files = []
-        for seed, (name, how) in enumerate(ways.items()):
-            buffer = io.BytesIO()
-            picture(seed).save(buffer, **how)  # type: ignore[arg-type]
-            files.append(put(tmp_path / "raw", f"people/{name}", buffer.getvalue()))
-        grey = io.BytesIO()
-        picture(9).convert("L").save(grey, "JPEG", quality=80)
-        files.append(put(tmp_path / "raw", "people/grey.jpg", grey.getvalue()))
-        for _again in range(2):
-            images, _ = decode(files, tmp_path)
-            coded = [form.coding for form in images.forms]
-            assert coded[0].startswith("JPEG 80 4:2:0 ")
-            assert coded[1].startswith("JPEG 95 4:4:4 ")
-            assert coded[3:5] == ["PNG", ""]
-            assert coded[5].startswith("JPEG 80 grey ")
-            assert len(set(coded)) == len(coded)
 
     def test_bad_files_are_named_and_good_ones_keep_their_pixels(self, tmp_path: Path) -> None:
         raw = tmp_path / "raw"
@@ -235,9 +208,6 @@ def stored(count: int, part: str = "train", first: int = 0) -> list[StoredImage]
             part,
             f"{n:064x}",
             f"{n}",
-            48,
-            40,
-            "PNG",
             hashlib.sha256(image.data).hexdigest(),
         )
         for n, image in enumerate(np.concatenate(list(blocks(first + count)))[first:])

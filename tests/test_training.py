@@ -20,7 +20,7 @@ from fakeface.checkpoints import Detectors, save_checkpoint
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.errors import UserError
 from fakeface.inputs import epoch_batches, pool_of, scoring_dataset, stage_seed, training_dataset
-from fakeface.models import build_network, shapes_alone, with_mirrored_view
+from fakeface.models import build_network, with_mirrored_view
 from fakeface.params import Params, load_params
 from fakeface.scored_sets import evaluate_checkpoints
 from fakeface.scoring import score_pool
@@ -61,9 +61,7 @@ def faces(count: int, seed: int, sources: tuple[str, str] = ("camera", "generato
 def small_params(**changes: object) -> Params:
     params = load_params(PROJECT / "params.yaml")
     recipe = params.recipes["default"]
-    assert recipe.texture is not None
-    texture = recipe.texture.model_copy(update={"units": 8, "copies": 1, "passes": 1})
-    narrow = recipe.model_copy(update={"channels": list(CHANNELS), "texture": texture})
+    narrow = recipe.model_copy(update={"channels": list(CHANNELS)})
     return params.model_copy(
         update={
             "recipes": {**params.recipes, "default": narrow},
@@ -151,7 +149,7 @@ def test_no_two_stages_draw_alike(stores: dict[str, Store]) -> None:
     for stage in ("stage1", "stage1", "stage2"):
         prepare_tensorflow("cpu", "float32", params.seed, deterministic=True)
         model = build_network(*build_arguments(params))
-        losses.append(fit_stage(shapes_alone(model), params, stage, *pools).history[0]["loss"])
+        losses.append(fit_stage(model, params, stage, *pools).history[0]["loss"])
     assert losses[0] == losses[1] != losses[2]
     assert len({stage_seed(seed, stage) for seed in (20, 21) for stage in STAGES}) == 2 * len(STAGES)
 
@@ -254,14 +252,14 @@ def test_another_networks_checkpoint_is_refused(
         train_stage(params, "stage2", stores, tmp_path / "stage1.h5", "float32")
 
 
-def test_a_checkpoint_with_another_layer_on_the_texture_is_refused(
+def test_a_checkpoint_of_other_channels_is_refused(
     first_stage: TrainedStage, stores: dict[str, Store], tmp_path: Path
 ) -> None:
     save_checkpoint(first_stage.model, first_stage.facts, tmp_path / "stage1.h5")
     params = small_params()
-    without = {"default": params.recipes["default"].model_copy(update={"texture": None})}
-    with pytest.raises(UserError, match=r"32 pixels with 8 units on the texture, and .* for 32 pixels; run"):
-        train_stage(params.model_copy(update={"recipes": without}), "stage2", stores, tmp_path / "stage1.h5", "float32")
+    wider = {"default": params.recipes["default"].model_copy(update={"channels": [8, 16, 48]})}
+    with pytest.raises(UserError, match=r"8, 16, 32 channels for 32 pixels, and .* 8, 16, 48 channels"):
+        train_stage(params.model_copy(update={"recipes": wider}), "stage2", stores, tmp_path / "stage1.h5", "float32")
 
 
 def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[str, Store], tmp_path: Path) -> None:
@@ -284,13 +282,11 @@ def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[st
 @contextmanager
 def negated_logits(model: Any) -> Iterator[None]:
     """Have the network answer the opposite."""
-    layers = [model.get_layer(name) for name in ("logits", "texture_logits")]
-    weights = [layer.get_weights() for layer in layers]
-    for layer, of_layer in zip(layers, weights, strict=True):
-        layer.set_weights([-each for each in of_layer])
+    layer = model.get_layer("logits")
+    weights = layer.get_weights()
+    layer.set_weights([-each for each in weights])
     yield
-    for layer, of_layer in zip(layers, weights, strict=True):
-        layer.set_weights(of_layer)
+    layer.set_weights(weights)
 
 
 def test_every_checkpoint_is_scored_on_every_set(

@@ -36,7 +36,6 @@ mapfile -t framing < <(in_all_stages framing.probability=0.5)
 queue default
 queue no-replay recipes.default.replay=false
 queue no-balance recipes.default.balance=none
-queue no-texture recipes.default.texture=null
 queue no-resave "${no_resave[@]}"
 queue one-view recipes.default.mirrored_view=false
 queue no-blur-no-jpeg "${no_blur[@]}" "${no_resample[@]}" "${no_jpeg[@]}"

@@ -131,38 +131,29 @@ def fit_slope_and_bias(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[fl
     classes are perfectly apart; SLOPE_BOUNDS and BIAS_BOUNDS hold it where scores are worse than chance or all alike.
     """
     labels, scores = checked_rows(labels, scores)
-    slopes, bias = fit_slopes_and_bias(labels, logit(scores)[:, None])
-    return float(slopes[0]), bias
-
-
-def fit_slopes_and_bias(labels: npt.ArrayLike, logits: Floats) -> tuple[Floats, float]:
-    """`fit_slope_and_bias` of a sum of several logits (N, k), each with a slope of its own: (k,) and the bias.
-
-    The first slope is within SLOPE_BOUNDS; the others may be 0, which leaves their logits out.
-    """
     from scipy.optimize import minimize
 
-    labels = np.asarray(labels).astype(np.int64)
+    logits = logit(scores)
     n_real, n_fake = np.bincount(labels, minlength=2)
     targets = np.where(labels == 1, (n_fake + 1) / (n_fake + 2), 1 / (n_real + 2))
     weights = macro_weights(labels)
 
     def loss_and_gradient(parameters: Floats) -> tuple[float, Floats]:
-        outputs = logits @ parameters[:-1] + parameters[-1]
+        slope, bias = parameters
+        outputs = slope * logits + bias
         losses = np.logaddexp(0, outputs) - targets * outputs
         residuals = weights * (sigmoid(outputs) - targets)
-        return float(weights @ losses), np.append(residuals @ logits, residuals.sum())
+        return float(weights @ losses), np.array([residuals @ logits, residuals.sum()])
 
-    others = logits.shape[1] - 1
     best = minimize(
         loss_and_gradient,
-        x0=np.array([1.0] * (1 + others) + [0.0]),
+        x0=np.array([1.0, 0.0]),
         jac=True,
         method="L-BFGS-B",
-        bounds=[SLOPE_BOUNDS, *[(0.0, SLOPE_BOUNDS[1])] * others, BIAS_BOUNDS],
+        bounds=[SLOPE_BOUNDS, BIAS_BOUNDS],
         options={"ftol": 1e-14, "gtol": 1e-9, "maxiter": 500},
     )
-    return best.x[:-1], float(best.x[-1])
+    return float(best.x[0]), float(best.x[1])
 
 
 def fit_unsure_band(

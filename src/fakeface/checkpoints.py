@@ -36,7 +36,6 @@ class CheckpointFacts:
     note: str | None
     calibration: Calibration
     reencoding: Reencoding | None = None  # what the images it learned from went through, and every other has to
-    texture_units: int = 0  # of the layer on texture_counts; 0: there is none
 
 
 def save_checkpoint(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -> None:
@@ -146,8 +145,8 @@ def _built(facts: CheckpointFacts) -> tf.keras.Model:
     return build_network(*_build(facts))
 
 
-def _build(facts: CheckpointFacts) -> tuple[str, tuple[int, ...], int, float, int]:
-    return facts.network, facts.channels, facts.image_size, facts.batch_norm_momentum, facts.texture_units
+def _build(facts: CheckpointFacts) -> tuple[str, tuple[int, ...], int, float]:
+    return facts.network, facts.channels, facts.image_size, facts.batch_norm_momentum
 
 
 def _load_weights(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -> None:

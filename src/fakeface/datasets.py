@@ -165,7 +165,6 @@ def _stored(image: Placed, images: DecodedImages, number: int) -> StoredImage:
         sha256=file.sha256,
         group=image.group,
         pixels_sha256=images.sums[number],
-        **images.forms[number]._asdict(),
     )
 
 

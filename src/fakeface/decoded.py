@@ -26,7 +26,7 @@ from fakeface import near_duplicates
 from fakeface.disk import clear_folder, exclusive, make_folder, naming
 from fakeface.errors import UserError
 from fakeface.image_checks import RejectedImage, read_content
-from fakeface.images import FileForm, decode_with_form, decoder_code
+from fakeface.images import decode_image, decoder_code
 from fakeface.near_duplicates import perceptual_hash
 from fakeface.preprocessing import Crop, Reencoding
 from fakeface.processes import in_processes
@@ -61,9 +61,6 @@ class _Row(NamedTuple):
     number: int
     crc32: int
     hash: int
-    width: int
-    height: int
-    coding: str
     sha256: str  # of the pixels
 
 
@@ -81,7 +78,6 @@ class DecodedImages:
     files: list[RawFile]
     size: int
     hashes: npt.NDArray[np.uint64]
-    forms: list[FileForm]
     sums: list[str]
     places: _Places
 
@@ -108,12 +104,12 @@ class DecodedImages:
         decoded = _decode_file(str(places.raw / file.path), file.sha256, places.crops[file.source], places.settings)
         if decoded is None:
             raise UserError(_differing([file.path], places.raw))
-        if isinstance(decoded, str) or zlib.crc32(decoded[0].data) != places.crc32[number]:
+        if isinstance(decoded, str) or zlib.crc32(decoded.data) != places.crc32[number]:
             folder = places.array.parent
             raise UserError(f"{folder} is damaged beyond repair; delete it and run the split stage again.")
         with naming(places.array), places.array.open("r+b", buffering=0) as array:
-            _write_at(array.fileno(), decoded[0], places.rows[number] * decoded[0].nbytes)
-        return decoded[0]
+            _write_at(array.fileno(), decoded, places.rows[number] * decoded.nbytes)
+        return decoded
 
 
 class _Places(NamedTuple):
@@ -171,7 +167,6 @@ def decode_files(
         files=usable,
         size=size,
         hashes=np.array([row.hash for row in rows], np.uint64),
-        forms=[FileForm(row.width, row.height, row.coding) for row in rows],
         sums=[row.sha256 for row in rows],
         places=_Places(cache / _ARRAY, [row.number for row in rows], [row.crc32 for row in rows], raw, crops, settings),
     ), rejected
@@ -196,9 +191,9 @@ def _open_cache(cache: Path, settings: _Settings, wanted: set[_ImageKey]) -> dic
     rows: dict[_ImageKey, _Row] = {}
     for line in read_whole_lines(cache / _INDEX):
         if len(line) == _LINE and (line[0], line[1]) in wanted and line[-1] == _line_sum(line[:-1]):
-            number, crc32, look, width, height = map(int, line[2:-3])
+            number, crc32, look = map(int, line[2:-2])
             if number < whole:
-                rows[line[0], line[1]] = _Row(number, crc32, look, width, height, *line[-3:-1])
+                rows[line[0], line[1]] = _Row(number, crc32, look, line[-2])
     return rows
 
 
@@ -269,9 +264,9 @@ def _outcomes(tasks: Sequence[_Task], workers: int | None) -> Iterator[list[_Out
 def _decode_chunk(task: _Task) -> list[_Outcome]:
     """Decode a task's files into the array, from its first row on."""
     decoded = [_decode_file(*file, task.settings) for file in task.files]
-    pixels = [one[0] for one in decoded if isinstance(one, tuple)]
+    pixels = [one for one in decoded if isinstance(one, np.ndarray)]
     if not pixels:
-        return [one for one in decoded if not isinstance(one, tuple)]
+        return [one for one in decoded if not isinstance(one, np.ndarray)]
     block = np.stack(pixels)
     with naming(task.array), task.array.open("r+b", buffering=0) as file:
         # Written, not mapped: a full disk is then an error that can be told instead of a killed process.
@@ -279,9 +274,7 @@ def _decode_chunk(task: _Task) -> list[_Outcome]:
     hashes = iter(perceptual_hash(block).tolist())
     numbers = iter(range(task.first_row, task.first_row + len(block)))
     return [
-        _Row(next(numbers), zlib.crc32(one[0].data), next(hashes), *one[1], _sha256(one[0]))
-        if isinstance(one, tuple)
-        else one
+        _Row(next(numbers), zlib.crc32(one.data), next(hashes), _sha256(one)) if isinstance(one, np.ndarray) else one
         for one in decoded
     ]
 
@@ -290,15 +283,15 @@ def _sha256(pixels: _Pixels) -> str:
     return hashlib.sha256(pixels.data).hexdigest()
 
 
-def _decode_file(path: str, sha256: str, crop: str, settings: _Settings) -> tuple[_Pixels, FileForm] | str | None:
-    """Give the image with the file's form, the reason for its rejection, or None for other bytes."""
+def _decode_file(path: str, sha256: str, crop: str, settings: _Settings) -> _Pixels | str | None:
+    """Give the image, the reason for its rejection, or None for other bytes."""
     size, limits, reencoding = settings
     try:
         content = read_content(path, max_bytes=limits.max_bytes)
         if hashlib.sha256(content).hexdigest() != sha256:
             return None
         parsed = Crop.parse(crop)
-        return decode_with_form(content, size, parsed, reencoding=reencoding, **limits._asdict())
+        return decode_image(content, size, parsed, reencoding=reencoding, **limits._asdict())
     except RejectedImage as rejection:
         return rejection.reason
     except (FileNotFoundError, NotADirectoryError):

@@ -8,11 +8,9 @@ from __future__ import annotations
 import inspect
 import struct
 import sys
-import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,17 +41,6 @@ REDUCTION = Image.Resampling.LANCZOS
 # the filter above: on faces reduced eightfold the arrays then differ from a full decode by 0.25 levels on average,
 # 99 % of the values by at most 1. With a margin of 2 it would be 3 levels, with 1 it would be 13.
 SHRINK_ON_LOAD_MARGIN = 4
-
-_LOSSLESS = ("PNG", "BMP")
-
-
-class FileForm(NamedTuple):
-    """What of a file leaves marks in the array that is decoded from it."""
-
-    width: int  # pixels, as stored: before the EXIF orientation
-    height: int
-    coding: str  # PNG, BMP, or a JPEG with all that it loses: "JPEG 75 4:2:0 5a3c0f1e", a sum of its tables at the end;
-    # empty where what was lost cannot be told (WEBP, AVIF, GIF, TIFF, a palette)
 
 
 @dataclass(frozen=True)
@@ -88,22 +75,9 @@ def decode_image(
     first frame counts, after the file was checked to be whole. Embedded colour profiles are ignored. A file that is cut
     short is rejected.
     """
-    return decode_with_form(content, size, crop, reencoding=reencoding, max_bytes=max_bytes, max_pixels=max_pixels)[0]
-
-
-def decode_with_form(
-    content: bytes,
-    size: int = IMAGE_SIZE,
-    crop: Crop = WHOLE,
-    *,
-    reencoding: Reencoding | None = None,
-    max_bytes: int = MAX_BYTES,
-    max_pixels: int = MAX_PIXELS,
-) -> tuple[NDArray[np.uint8], FileForm]:
-    """Decode as `decode_image` does; give also the form of the file."""
     image = open_checked(content, max_bytes, max_pixels)
     with rejecting(image):
-        full_size, coding = image.size, _coding(image)
+        full_size = image.size
         first_size = reencoding.size if reencoding else size
         factor = _shrink_factor(image, first_size, crop)
         upright, turned = _upright(image, content, factor)
@@ -112,7 +86,7 @@ def decode_with_form(
         square = _on_background(upright.resize((first_size, first_size), REDUCTION, box=box))
         if reencoding:
             square = _saved_again(square, reencoding.quality).resize((size, size), REDUCTION)
-        return np.array(square), FileForm(*full_size, coding)
+        return np.array(square)
 
 
 def decode_full_size(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
@@ -160,18 +134,8 @@ def _subsampling(image: JpegFile) -> str:
     return subsampling([layer[1:3] for layer in image.layer])
 
 
-def _coding(image: ImageFile.ImageFile) -> str:
-    if isinstance(image, JpegFile):
-        tables = image.quantization
-        if not tables:
-            return ""
-        in_order = [list(tables[number]) for number in sorted(tables)]
-        return f"JPEG {jpeg_quality(in_order[0])} {_subsampling(image)} {zlib.crc32(repr(in_order).encode()):08x}"
-    return str(image.format) if image.format in _LOSSLESS and image.mode != "P" else ""
-
-
 def decoder_code() -> str:
-    """Return the source of all that decides arrays and forms of files; what is kept of these or of facts names it."""
+    """Return the source of all that decides arrays and facts of files; what is kept of these names it."""
     return "".join(map(inspect.getsource, (preprocessing, image_checks, jpeg_header, sys.modules[__name__])))
 
 

@@ -60,23 +60,6 @@ class ImagePool:
         pairs = zip(self.store_of, self.index_of, strict=True)
         return [str(self.stores[store].paths[index]) for store, index in pairs]
 
-    def file_forms(self, coded: bool) -> npt.NDArray[np.object_] | None:
-        """Return the size of each image's file, "256×256", and with `coded` its coding too, as in `images.FileForm`.
-
-        (N,) of str, empty where that is not told; None where a store does not know them.
-        """
-        forms = np.empty(len(self), object)
-        for number, store in enumerate(self.stores):
-            if store.file_sizes is None or (coded and store.codings is None):
-                return None
-            of_store = [f"{width}×{height}" for width, height in store.file_sizes]
-            if coded and store.codings is not None:
-                both = zip(of_store, store.codings, strict=True)
-                of_store = [f"{size} {coding}" if coding else "" for size, coding in both]
-            here = self.store_of == number
-            forms[here] = np.array(of_store, object)[self.index_of[here]]
-        return forms
-
     def where(self, chosen: npt.NDArray[np.bool_]) -> ImagePool:
         """Return the pool of the images where `chosen` (N,) is true."""
         return ImagePool(

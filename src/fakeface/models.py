@@ -7,24 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fakeface.texture import limited, texture_counts
-
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# Layers that fit_texture fills
-TEXTURE_SPREADS, TEXTURE_UNITS, TEXTURE_LOGITS = "texture_spreads", "texture_units", "texture_logits"
-_SHAPES, _SUM = "logits", "sum_of_logits"
+_LOGITS = "logits"
 
 
-def build_network(
-    name: str, channels: Sequence[int], image_size: int, batch_norm_momentum: float, texture_units: int = 0
-) -> tf.keras.Model:
+def build_network(name: str, channels: Sequence[int], image_size: int, batch_norm_momentum: float) -> tf.keras.Model:
     """Build a network by name with fresh weights; `channels` are those of its convolutions.
 
-    Input: (batch, image_size, image_size, 3), RGB in 0..255. Output: (batch, 2) float32, P(real) and P(fake). With
-    `texture_units`, a layer of as many units on `limited` standardised `texture_counts` adds its logits, zero before
-    `fit_texture`.
+    Input: (batch, image_size, image_size, 3), RGB in 0..255. Output: (batch, 2) float32, P(real) and P(fake).
 
     Raises:
         KeyError: the name is not in NETWORKS.
@@ -36,63 +28,23 @@ def build_network(
     tf.keras.backend.experimental.enable_tf_random_generator()
     tf.keras.backend.clear_session()  # equal layer names, so equal bytes of a checkpoint, however often it is called
     images = tf.keras.Input((image_size, image_size, 3), name="images", dtype="float32")
-    logits = layers.Dense(2, name=_SHAPES)(NETWORKS[name](images, channels, batch_norm_momentum))
-    if texture_units:
-        # Frozen: its moments are set by fit_texture. No variance there is below 0.25, so epsilon changes nothing
-        spreads = layers.BatchNormalization(
-            center=False, scale=False, epsilon=1e-6, trainable=False, dtype="float32", name=TEXTURE_SPREADS
-        )
-        units = layers.Dense(texture_units, activation="relu", dtype="float32", name=TEXTURE_UNITS)
-        answer = layers.Dense(2, kernel_initializer="zeros", dtype="float32", name=TEXTURE_LOGITS)
-        of_texture = answer(units(limited(spreads(texture_counts(images)))))
-        logits = layers.Add(dtype="float32", name=_SUM)([logits, of_texture])
+    logits = layers.Dense(2, name=_LOGITS)(NETWORKS[name](images, channels, batch_norm_momentum))
     return _answering(images, logits, name)
-
-
-def shapes_alone(network: tf.keras.Model) -> tf.keras.Model:
-    """Return `network` without a layer on the texture: what learns step by step. The weights are shared."""
-    if not _has_texture(network):
-        return network
-    return _answering(network.input, network.get_layer(_SHAPES).output, f"{network.name}_shapes")
-
-
-def texture_alone(network: tf.keras.Model) -> tf.keras.Model:
-    """Return what `network` says of the texture alone. The weights are shared."""
-    return _answering(network.input, network.get_layer(TEXTURE_LOGITS).output, f"{network.name}_texture")
-
-
-def logits_of_halves(network: tf.keras.Model, mirrored_view: bool) -> tf.keras.Model:
-    """Return images → what shapes and what the texture say, logits (batch, 2) each, whose sum the softmax gets.
-
-    With `mirrored_view`, as `with_mirrored_view` adds them. The weights are shared.
-    """
-    import tensorflow as tf
-
-    scorer = with_mirrored_view(network) if mirrored_view else network
-    return tf.keras.Model(scorer.input, scorer.get_layer(_SUM).input)
 
 
 def with_mirrored_view(network: tf.keras.Model) -> tf.keras.Model:
     """Return a network of the same weights that answers for an image and its mirror image together.
 
-    The mean of the two views' logits goes into the softmax; input and output are as in `build_network`. The texture,
-    which is the same in the mirror, is counted once.
+    The mean of the two views' logits goes into the softmax; input and output are as in `build_network`.
     """
     import tensorflow as tf
     from tensorflow.keras import layers
 
     images = tf.keras.Input(network.input_shape[1:], name="images", dtype="float32")
-    to_logits = tf.keras.Model(network.input, network.get_layer(_SHAPES).output, name=f"{network.name}_logits")
+    to_logits = tf.keras.Model(network.input, network.get_layer(_LOGITS).output, name=f"{network.name}_logits")
     views = [to_logits(images), to_logits(tf.reverse(images, axis=[2]))]
     logits = layers.Average(name="mean_logits", dtype="float32")(views)
-    if _has_texture(network):
-        to_texture = tf.keras.Model(network.input, network.get_layer(TEXTURE_LOGITS).output, name="texture")
-        logits = layers.Add(dtype="float32", name=_SUM)([logits, to_texture(images)])
     return _answering(images, logits, f"{network.name}_both_views")
-
-
-def _has_texture(network: tf.keras.Model) -> bool:
-    return TEXTURE_LOGITS in {layer.name for layer in network.layers}
 
 
 def _answering(images: Any, logits: Any, name: str) -> tf.keras.Model:

@@ -63,23 +63,6 @@ class StageOverrides(_Section):
     validation_steps: Positive | None = None
 
 
-class TextureLearning(_Section):
-    """How long the layer on the texture learns, and on how many images' counts."""
-
-    copies: Positive
-    rate: Annotated[float, Field(gt=0, le=100)]
-    passes: Positive
-
-
-class Texture(TextureLearning):
-    """A layer on counts of the finest texture, and how it is trained beside the network; `again`: where it goes on."""
-
-    units: Positive
-    at_most: Positive
-    batch_size: Positive
-    again: TextureLearning
-
-
 class Recipe(_Section):
     """A network and the way it is trained."""
 
@@ -94,7 +77,6 @@ class Recipe(_Section):
     balance: Literal["none", "source"]
     mirrored_view: bool
     calibrate: bool
-    texture: Texture | None
     augmentation: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
     @model_validator(mode="after")

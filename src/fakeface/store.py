@@ -35,9 +35,6 @@ class StoredImage(NamedTuple):
     part: str  # train, valid, test or heldout
     sha256: str  # of the file
     group: str  # images of one group lie in one part of one store
-    width: int  # of the file, pixels
-    height: int
-    coding: str  # of the file, as images.FileForm has it
     pixels_sha256: str  # of the image's bytes in images.npy
 
 
@@ -46,10 +43,8 @@ class Store:
     """Images and what is known of them, in one order.
 
     images (N, size, size, 3) uint8 RGB, memory-mapped, read-only; labels (N,) uint8, fake = 1; parts, sources and
-    paths (N,) str; of each file `file_sizes` (N, 2), width and height in pixels, and `codings` (N,) str, as in
-    images.FileForm, both None where they are not known; `note` is to be shown with every result of them, for instance
-    "synthetic sample"; `reencoding` is what every picture went through when it was decoded, and what one that is
-    compared with them has to go through.
+    paths (N,) str; `note` is to be shown with every result of them, for instance "synthetic sample"; `reencoding` is
+    what every image went through when it was decoded, and what one that is compared with them has to go through.
     """
 
     images: npt.NDArray[np.uint8]
@@ -57,8 +52,6 @@ class Store:
     parts: npt.NDArray[np.str_]
     sources: npt.NDArray[np.str_]
     paths: npt.NDArray[np.str_]
-    file_sizes: npt.NDArray[np.int64] | None = None
-    codings: npt.NDArray[np.str_] | None = None
     note: str | None = None
     reencoding: Reencoding | None = None
 
@@ -158,8 +151,6 @@ def open_store(folder: Path) -> Store:
         parts=np.array([row["part"] for row in rows], np.str_),
         sources=np.array([row["source"] for row in rows], np.str_),
         paths=np.array([row["path"] for row in rows], np.str_),
-        file_sizes=np.array([(row["width"], row["height"]) for row in rows], np.int64).reshape(-1, 2),
-        codings=np.array([row["coding"] for row in rows], np.str_),
         note=facts.get("note"),
         reencoding=Reencoding(**facts["reencoding"]) if facts.get("reencoding") else None,
     )

@@ -235,7 +235,6 @@ class TrainedStage:
     model: tf.keras.Model
     facts: CheckpointFacts
     fit: FitResult
-    texture_seconds: float
     validation: dict[str, Any]
 
 
@@ -258,8 +257,7 @@ def train_stage(
         UserError: a bad checkpoint, a loss that is no longer a number, or another machine is gone.
     """
     from fakeface.checkpoints import load_checkpoint
-    from fakeface.models import build_network, shapes_alone, with_mirrored_view
-    from fakeface.texture_training import fit_texture
+    from fakeface.models import build_network, with_mirrored_view
 
     recipe = params.chosen_recipe()
     seen = _seen(params, stage, stores)
@@ -269,8 +267,7 @@ def train_stage(
         model, facts = load_checkpoint(previous)
         _refuse_another_network(previous, facts, params)
     training, validation = pool_of(seen, "train"), pool_of(seen, "valid")
-    fit = fit_stage(shapes_alone(model), params, stage, training, validation, listeners, saved, distribution)
-    texture_seconds = fit_texture(model, params, stage, training, validation) if recipe.texture else 0.0
+    fit = fit_stage(model, params, stage, training, validation, listeners, saved, distribution)
     scorer = with_mirrored_view(model) if recipe.mirrored_view else model
     scores = score_pool(scorer, validation, params.validation_batch_size, "validation images")
     calibration = _calibration(scorer, params, stage, validation, scores) if recipe.calibrate else Calibration()
@@ -286,10 +283,9 @@ def train_stage(
         note=stores[stage].note,
         reencoding=stores[stage].reencoding,
         calibration=calibration,
-        texture_units=recipe.texture.units if recipe.texture else 0,
     )
     metrics = validation_metrics(validation, calibration.apply(scores), calibration)
-    return TrainedStage(model, facts, fit, texture_seconds, metrics)
+    return TrainedStage(model, facts, fit, metrics)
 
 
 def help_train_stage(params: Params, stage: str, stores: Mapping[str, Store], distribution: Distribution) -> None:
@@ -298,10 +294,10 @@ def help_train_stage(params: Params, stage: str, stores: Mapping[str, Store], di
     Raises:
         UserError: as fit_stage.
     """
-    from fakeface.models import build_network, shapes_alone
+    from fakeface.models import build_network
 
     seen = _seen(params, stage, stores)
-    model = shapes_alone(build_network(*build_arguments(params)))
+    model = build_network(*build_arguments(params))
     pools = pool_of(seen, "train"), pool_of(seen, "valid")
     fit_stage(model, params, stage, *pools, distribution=distribution)
 
@@ -312,17 +308,16 @@ def _seen(params: Params, stage: str, stores: Mapping[str, Store]) -> list[Store
     return [stores[name] for name in replayed]
 
 
-def build_arguments(params: Params) -> tuple[str, Sequence[int], int, float, int]:
+def build_arguments(params: Params) -> tuple[str, Sequence[int], int, float]:
     """Return the arguments of `build_network` for the chosen recipe."""
     recipe = params.chosen_recipe()
-    units = recipe.texture.units if recipe.texture else 0
-    return recipe.network, recipe.channels, params.image_size, recipe.batch_norm_momentum, units
+    return recipe.network, recipe.channels, params.image_size, recipe.batch_norm_momentum
 
 
 def _refuse_another_network(path: Path, facts: CheckpointFacts, params: Params) -> None:
-    name, channels, image_size, _, units = build_arguments(params)
-    found = _network_in_words(facts.network, facts.channels, facts.image_size, facts.texture_units)
-    wanted = _network_in_words(name, channels, image_size, units)
+    name, channels, image_size, _ = build_arguments(params)
+    found = _network_in_words(facts.network, facts.channels, facts.image_size)
+    wanted = _network_in_words(name, channels, image_size)
     if found != wanted:
         raise UserError(
             f"{path} holds the network {found}, and params.yaml asks for {wanted}; "
@@ -330,9 +325,8 @@ def _refuse_another_network(path: Path, facts: CheckpointFacts, params: Params) 
         )
 
 
-def _network_in_words(name: str, channels: Sequence[int], image_size: int, texture_units: int) -> str:
-    texture = f" with {texture_units} units on the texture" if texture_units else ""
-    return f"'{name}' of {', '.join(map(str, channels))} channels for {image_size} pixels{texture}"
+def _network_in_words(name: str, channels: Sequence[int], image_size: int) -> str:
+    return f"'{name}' of {', '.join(map(str, channels))} channels for {image_size} pixels"
 
 
 def _calibration(

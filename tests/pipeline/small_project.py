@@ -26,8 +26,6 @@ OUTPUTS = ("datasets", "models", "reports")
 CAMERAS = ("camera_1", "camera_2", "camera_3", "camera_4")
 GENERATORS = ("generator_1", "generator_2", "generator_3")
 IMAGES, SIDE, EPOCHS = 30, 48, 2  # images a source, their pixels a side, epochs a stage
-_LEARNING = {"copies": 1, "rate": 1.0, "passes": 1}
-SMALL_TEXTURE = {"units": 4, "at_most": 1000, "batch_size": 32, **_LEARNING, "again": _LEARNING}
 LETTER, HALF_IMAGE = "camera_1/letter.jpg", "camera_2/half.jpg"  # lie beside the images, and are none
 
 
@@ -158,7 +156,6 @@ def make_project(folder: Path, home: Path) -> Project:
             "data.rejected_share": 0.2,
             "data.split": {"train": 0.6, "valid": 0.2, "test": 0.2},  # so that no part of so few images is empty
             "recipes.default.channels": [4, 8],
-            "recipes.default.texture": SMALL_TEXTURE,
             "evaluate.bootstrap": 50,
             "data.profiles": {"sample": project.params()["data"]["profiles"]["sample"]},  # DVC copies all of them often
         }

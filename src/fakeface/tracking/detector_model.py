@@ -60,16 +60,13 @@ class Detector(PythonModel):  # type: ignore[misc, unused-ignore]
 
 
 def _with_mirrored_view(network: Any) -> Any:
-    """The softmax of the mean logits of an image and its mirror image, and of what the texture adds to them."""
+    """The softmax of the mean logits of an image and its mirror image."""
     import tensorflow as tf
 
     images = tf.keras.Input(network.input_shape[1:], dtype="float32")
     to_logits = tf.keras.Model(network.input, network.get_layer("logits").output)
     views = [to_logits(images), to_logits(tf.reverse(images, axis=[2]))]
     logits = tf.keras.layers.Average(dtype="float32")(views)
-    if "texture_logits" in {layer.name for layer in network.layers}:
-        to_texture = tf.keras.Model(network.input, network.get_layer("texture_logits").output)
-        logits = tf.keras.layers.Add(dtype="float32")([logits, to_texture(images)])
     return tf.keras.Model(images, tf.keras.layers.Activation("softmax", dtype="float32")(logits))
 
 
