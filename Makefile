@@ -20,7 +20,7 @@ export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro compare ablation test test-system ui tracking-server bench setup requirements sample
+.PHONY: help repro git-repository git-identity compare ablation test test-system ui tracking-server bench setup requirements sample
 
 help: ## What each command does
 	@printf 'usage: make COMMAND [NAME=value …]\n\n'
@@ -33,13 +33,19 @@ setup: $(stamp) ## Make .venv from the hashed requirements
 $(stamp): requirements/$(build).txt pyproject.toml tools/make_venv.sh
 	@tools/make_venv.sh $(build)
 
-repro: $(stamp) ## Run the whole pipeline, then show the result; again: only what changed
+git-repository:
+	@tools/check_git.sh "$(DATA)$(RECIPE)$(SET)"
+
+git-identity:
+	@tools/check_git.sh experiment
+
+repro: git-repository $(stamp) ## Run the whole pipeline, then show the result; again: only what changed
 	@$(in_venv) DATA="$(DATA)" RECIPE="$(RECIPE)" SET="$(SET)" tools/repro.sh
 
 compare: $(stamp) ## Run the pipeline on BASE=COMMIT and on the files as they are; print both results as Markdown
 	@$(in_venv) tools/compare_with.sh "$(BASE)"
 
-ablation: $(stamp) ## Queue and run the default recipe with one thing changed at a time (DATA=FOLDER, SEEDS="20 21")
+ablation: git-identity $(stamp) ## Queue and run the default recipe with one thing changed at a time (DATA=FOLDER, SEEDS="20 21")
 	@$(in_venv) tools/ablation.sh "$(DATA)" $(SEEDS)
 
 test: $(stamp) ## Lint, types and tests
