@@ -28,7 +28,6 @@ queue() { # a name, then the overrides
 }
 
 seeds=("$@")
-mapfile -t no_resave < <(in_all_stages resave.probability=0)
 mapfile -t no_blur < <(in_all_stages blur.probability=0)
 mapfile -t no_resample < <(in_all_stages resample.probability=0)
 mapfile -t no_jpeg < <(in_all_stages jpeg.probability=0)
@@ -36,7 +35,6 @@ mapfile -t framing < <(in_all_stages framing.probability=0.5)
 queue default
 queue no-replay recipes.default.replay=false
 queue no-balance recipes.default.balance=none
-queue no-resave "${no_resave[@]}"
 queue one-view recipes.default.mirrored_view=false
 queue no-blur-no-jpeg "${no_blur[@]}" "${no_resample[@]}" "${no_jpeg[@]}"
 queue framing "${framing[@]}"

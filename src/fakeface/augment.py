@@ -29,7 +29,6 @@ from fakeface.python_calls import CALLS
 Tensor = Any  # TensorFlow has no type hints
 Augmentation = Callable[..., Tensor]
 
-_FILE_STEPS = ("resave",)
 _GEOMETRY = ("flip", "rotate", "shift", "framing")
 
 
@@ -75,17 +74,6 @@ def build_augmentation(steps: Sequence[Mapping[str, Any]], seed: int) -> Augment
         return images
 
     return cast(Augmentation, tf.autograph.experimental.do_not_convert(augment))
-
-
-def file_steps(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the steps that change what a picture's file was like, and nothing of the picture."""
-    return [step for step in steps if step["op"] in _FILE_STEPS and step.get("probability", 1) > 0]
-
-
-def file_augmentation(steps: Sequence[Mapping[str, Any]], seed: int) -> Augmentation | None:
-    """Return `build_augmentation` of the `file_steps` alone, None where there are none."""
-    of_files = file_steps(steps)
-    return build_augmentation(of_files, seed) if of_files else None
 
 
 def _draw(step: _Step, seed: Tensor, shape: Tensor) -> _Drawn:
@@ -311,11 +299,6 @@ def _make_resample(step: Mapping[str, Any]) -> _Step:
     return _Step(draw, arrays.resample, probability=step["probability"])
 
 
-def _make_resave(step: Mapping[str, Any]) -> _Step:
-    draw = _columns(_column(*step["scale"]), _whole_column(*step["quality"]), _kernel_column(step["kernel"]))
-    return _Step(draw, arrays.resave, probability=step["probability"])
-
-
 def _kernel_column(kernel: str) -> Callable[[Tensor, Tensor], Tensor]:
     kernels = list(arrays.RESAMPLING_KERNELS)
     first, last = (0, len(kernels) - 1) if kernel == "any" else (kernels.index(kernel),) * 2
@@ -374,7 +357,6 @@ _MAKERS: Mapping[str, Callable[[Mapping[str, Any]], _Step]] = {
     "blur": _make_blur,
     "noise": _make_noise,
     "resample": _make_resample,
-    "resave": _make_resave,
     "jpeg": _make_jpeg,
     "jpeg_compression": _make_jpeg_compression,
     "gaussian_blur": _make_gaussian_blur,

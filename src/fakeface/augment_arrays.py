@@ -156,24 +156,6 @@ def jpeg(images: Images, qualities: Drawn) -> Images:
     return _each_bytes(images, qualities, lambda image, row: _through_jpeg(image, int(row[0])))
 
 
-def resave(images: Images, drawn: Drawn) -> Images:
-    """Enlarge, encode and decode as JPEG, and reduce again; drawn: factor, quality, which of RESAMPLING_KERNELS.
-
-    What that leaves in an image is what a file of that size and quality would have left in it, though the detail that
-    the file has beyond the image's own is missing: JPEG quantises each frequency by itself.
-    """
-    kernels = list(RESAMPLING_KERNELS.values())
-
-    def saved_larger(image: Images, row: Drawn) -> Images:
-        height, width = image.shape[:2]
-        kernel = kernels[int(row[2])]
-        large = Image.fromarray(image).resize((round(width * row[0]), round(height * row[0])), kernel)
-        coded = Image.fromarray(_through_jpeg(np.asarray(large), int(row[1])))
-        return np.asarray(coded.resize((width, height), kernel))
-
-    return _each_bytes(images, drawn, saved_larger)
-
-
 def resample(images: Images, drawn: Drawn) -> Images:
     """Scale down, antialiased, and back up; drawn: the factor, and which of RESAMPLING_KERNELS does both."""
     kernels = list(RESAMPLING_KERNELS.values())

@@ -98,16 +98,9 @@ OPERATIONS: Mapping[str, Mapping[str, Argument]] = {
     },  # exponent from e^-strength to e^strength
     "saturation": _factors(0.7, 1.3),
     "grey": {"probability": _probability(0.1)},
-    # What happens to a picture on its way through the net; `resave`: as if its file, which the decoder reduces to the
-    # stored image, had been `scale` times as large as that, and a JPEG of this quality.
+    # What happens to a picture on its way through the net
     "blur": {
         "sigma": Argument("range", (0.0, 3.0), 0, 16, one_number_means="up to"),
-        "probability": _probability(0.5),
-    },
-    "resave": {
-        "scale": Argument("range", (1.4, 2.5), 1, 8),
-        "quality": Argument("range", (70, 96), 1, 100),
-        "kernel": _KERNEL,
         "probability": _probability(0.5),
     },
     "resample": {

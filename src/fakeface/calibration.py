@@ -97,11 +97,9 @@ def fit_calibration(
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
     target_accuracy: float = TARGET_ACCURACY,
-    band_scores: npt.ArrayLike | None = None,
 ) -> Calibration:
     """Fit slope and bias, then the unsure band, to a model's own scores (N,) of validation rows.
 
-    The band is fitted to `band_scores` instead, of the same rows in other files, where these are given.
     `parts` (N,) must all be "valid"; raises ValueError otherwise. Both classes weigh the same whatever their counts, so
     a calibrated score is the probability of fake among as many real as fake faces; the threshold is EVEN_ODDS of it.
     With one class only nothing can be fitted: the scores stay as they are and no score is unsure.
@@ -113,7 +111,7 @@ def fit_calibration(
     if not n_real or not n_fake:
         return Calibration(target_accuracy=target_accuracy, **fitted_on)  # type: ignore[arg-type]
     slope, bias = fit_slope_and_bias(labels, scores)
-    calibrated = Calibration(slope, bias).apply(scores if band_scores is None else band_scores)
+    calibrated = Calibration(slope, bias).apply(scores)
     low, high = fit_unsure_band(labels, calibrated, EVEN_ODDS, target_accuracy)
     return Calibration(slope, bias, EVEN_ODDS, low, high, target_accuracy, **fitted_on)  # type: ignore[arg-type]
 

@@ -178,18 +178,12 @@ def scoring_steps(pool: ImagePool, batch_size: int) -> int:
     return -(-len(pool) // batch_size)
 
 
-def scoring_dataset(
-    pool: ImagePool, batch_size: int, share: Share = WHOLE, augment: Callable[..., Any] | None = None
-) -> tf.data.Dataset:
+def scoring_dataset(pool: ImagePool, batch_size: int, share: Share = WHOLE) -> tf.data.Dataset:
     """Return batches (images float32 in 0..255, labels) of the whole pool in its order, once, as they are.
 
-    With `share`, its parts of each batch; they differ by an image where the batch cannot be divided equally. With
-    `augment`, each batch after it, the same whenever it is asked for; of whole batches only (ValueError).
+    With `share`, its parts of each batch; they differ by an image where the batch cannot be divided equally.
     """
     import tensorflow as tf
-
-    if augment and share.of != 1:
-        raise ValueError("a part of a batch would not be changed as it is in the whole one")
 
     def positions(number: int) -> Indices:
         step, part = share.located(number)
@@ -201,14 +195,11 @@ def scoring_dataset(
 
     def batch(number: Any) -> tuple[Any, Any]:
         images, labels = read(number)
-        if augment:
-            images = augment(images, tf.stack([tf.constant(0, tf.int64), number]))
         return tf.cast(images, tf.float32), labels
 
     numbers = tf.data.Dataset.range(scoring_steps(pool, batch_size) * share.count)
-    side_by_side = {"num_parallel_calls": _side_by_side(), "deterministic": True} if augment else {}
     batch = tf.autograph.experimental.do_not_convert(batch)
-    return _not_tuned(numbers.map(batch, **side_by_side).prefetch(4))
+    return _not_tuned(numbers.map(batch).prefetch(4))
 
 
 def _side_by_side() -> int:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,16 +25,11 @@ def raw_scores(model: tf.keras.Model, images: npt.ArrayLike) -> Scores:
     return np.where(fake > real, 1 - real, fake)
 
 
-def score_pool(
-    model: tf.keras.Model, pool: ImagePool, batch_size: int, what: str, augment: Callable[..., Any] | None = None
-) -> Scores:
-    """Return the network's raw P(fake) for each image of the pool, (N,) float64 in [0, 1], before calibration.
-
-    With `augment`, of the images after it.
-    """
+def score_pool(model: tf.keras.Model, pool: ImagePool, batch_size: int, what: str) -> Scores:
+    """Return the network's raw P(fake) for each image of the pool, (N,) float64 in [0, 1], before calibration."""
     scores = []
     with progress(f"scoring {what}", len(pool)) as advance:
-        for images, _ in scoring_dataset(pool, batch_size, augment=augment):
+        for images, _ in scoring_dataset(pool, batch_size):
             scores.append(raw_scores(model, images))
             advance(len(images))
     return np.concatenate(scores) if scores else np.empty(0)

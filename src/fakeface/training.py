@@ -270,7 +270,10 @@ def train_stage(
     fit = fit_stage(model, params, stage, training, validation, listeners, saved, distribution)
     scorer = with_mirrored_view(model) if recipe.mirrored_view else model
     scores = score_pool(scorer, validation, params.validation_batch_size, "validation images")
-    calibration = _calibration(scorer, params, stage, validation, scores) if recipe.calibrate else Calibration()
+    calibration = Calibration()
+    if recipe.calibrate:
+        parts = ["valid"] * len(validation)
+        calibration = fit_calibration(parts, validation.sources.tolist(), validation.labels, scores)
     facts = CheckpointFacts(
         stage=stage,
         recipe=params.recipe,
@@ -327,23 +330,6 @@ def _refuse_another_network(path: Path, facts: CheckpointFacts, params: Params) 
 
 def _network_in_words(name: str, channels: Sequence[int], image_size: int) -> str:
     return f"'{name}' of {', '.join(map(str, channels))} channels for {image_size} pixels"
-
-
-def _calibration(
-    scorer: tf.keras.Model, params: Params, stage: str, validation: ImagePool, scores: Scores
-) -> Calibration:
-    """Fit it on `scores` of the validation images; the unsure band on these saved again, where the recipe does so.
-
-    What the band promises has to hold for a source that the training does not know, with files of a kind of its own.
-    """
-    from fakeface.augment import file_augmentation
-
-    augment = file_augmentation(params.chosen_recipe().augmentation_steps(stage), params.seed)
-    again = None
-    if augment:
-        again = score_pool(scorer, validation, params.validation_batch_size, "validation images saved again", augment)
-    parts = ["valid"] * len(validation)
-    return fit_calibration(parts, validation.sources.tolist(), validation.labels, scores, band_scores=again)
 
 
 def validation_metrics(validation: ImagePool, scores: Scores, calibration: Calibration) -> dict[str, Any]:
