@@ -13,7 +13,7 @@ from benchmarks.command import DATA, ROUNDS, part
 from benchmarks.faces import ROOT, faces
 from benchmarks.table import Row
 from benchmarks.turns import Job, take_turns
-from fakeface import STAGES
+from fakeface.constants import STAGES
 from fakeface.image_files import list_images
 from fakeface.params import Params, load_params
 

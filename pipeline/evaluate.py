@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fakeface import HELDOUT, STAGES
+from fakeface.constants import HELDOUT, STAGES
 from fakeface.errors import one_sentence_errors
 from fakeface.params import experiment_parameters, load_params
 
@@ -23,6 +23,7 @@ def main() -> None:
             read_facts(checkpoint)  # before TensorFlow takes seconds to load: one that is missing is told at once
         device = prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
 
+        from fakeface.constants import HISTORY_COLUMNS
         from fakeface.report_page import write_report_page
         from fakeface.reported import RUN, run_facts
         from fakeface.reports import evaluation_metrics, write_reports
@@ -30,7 +31,6 @@ def main() -> None:
         from fakeface.store import open_store
         from fakeface.tables import read_json, read_rows, write_json
         from fakeface.tracking.identity import identify, main_folder, private_folder
-        from fakeface.training import HISTORY_COLUMNS
         from fakeface.training_state import remove_finished
 
         stores = {role: open_store(Path("datasets/split") / role) for role in (*STAGES, HELDOUT)}

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fakeface import STAGES
 from fakeface.cluster import Cluster, cluster_of
+from fakeface.constants import STAGES
 from fakeface.errors import UserError, one_sentence_errors
 from fakeface.params import Params, experiment_parameters, load_params
 from fakeface.stopping import ended_by_signals

@@ -29,6 +29,7 @@ import pytest
 import yaml
 
 from fakeface.cluster import Cluster, cluster_of
+from fakeface.constants import HISTORY_COLUMNS
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.distribution import gpus_for
 from fakeface.errors import UserError
@@ -37,7 +38,7 @@ from fakeface.models import NETWORKS
 from fakeface.params import load_params
 from fakeface.store import StoredImage, open_store, write_store
 from fakeface.tables import read_rows
-from fakeface.training import HISTORY_COLUMNS, train_stage, write_history
+from fakeface.training import train_stage, write_history
 from fakeface.training_state import SavedTraining
 from training_machine import small_features
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from fakeface import STAGES
+from fakeface.constants import STAGES
 from fakeface.errors import UserError
 from fakeface.image_checks import MAX_BYTES, MAX_PIXELS
 from fakeface.params import experiment_parameters, load_params

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fakeface import STAGES
 from fakeface.calibration import Calibration
+from fakeface.constants import STAGES
 from fakeface.evaluation import expected_calibration_error
 from fakeface.params import Pair
 from fakeface.reports import evaluation_metrics

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from fakeface import STAGES
 from fakeface.calibration import Calibration
 from fakeface.checkpoints import CheckpointFacts
 from fakeface.collect import collect_sources
+from fakeface.constants import STAGES
 from fakeface.datasets import split_dataset
 from fakeface.device import quiet_tensorflow
 from fakeface.inputs import pool_of, scoring_dataset

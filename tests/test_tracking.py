@@ -24,8 +24,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from fakeface import STAGES, tracking
+from fakeface import tracking
 from fakeface.cli import main
+from fakeface.constants import STAGES
 from fakeface.errors import UserError
 from fakeface.tracking import alive, comparison, runs, undelivered
 from fakeface.tracking.addresses import LOCAL, store_name

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakeface import STAGES
 from fakeface.calibration import Calibration, fit_calibration
 from fakeface.checkpoints import Detectors, save_checkpoint
+from fakeface.constants import STAGES
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.errors import UserError
 from fakeface.inputs import epoch_batches, pool_of, scoring_dataset, stage_seed, training_dataset

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fakeface import HELDOUT, PARTS, STAGES, audit_words
+from fakeface import audit_words
 from fakeface.audit_figures import draw_spectra, draw_strips
 from fakeface.audited import AuditedImages
+from fakeface.constants import HELDOUT, PARTS, STAGES
 from fakeface.html_page import render_page
 from fakeface.shortcuts import KINDS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fakeface import HELDOUT
+from fakeface.constants import HELDOUT
 
 HIGH, SOME = 0.85, 0.6  # shortcut scores from which side facts count as a way to the answer, and as a hint
 

@@ -51,7 +51,7 @@ def result_report(reports: Path) -> None:
     It holds pictures of the most confident wrong answers, as many as report.mistakes in params.yaml says; with 0, no
     face is inside.
     """
-    from fakeface import HELDOUT
+    from fakeface.constants import HELDOUT
     from fakeface.params import load_params
     from fakeface.report_page import write_report_page
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from fakeface import HELDOUT, PARTS
+from fakeface.constants import HELDOUT, PARTS
 from fakeface.decoded import DecodedImages, Limits, decode_files
 from fakeface.disk import clear_folder, exclusive
 from fakeface.errors import UserError

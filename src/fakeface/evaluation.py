@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fakeface import FAKE, LABELS, REAL
+from fakeface.constants import FAKE, LABELS, REAL
 from fakeface.errors import UserError
 
 Ints: TypeAlias = npt.NDArray[np.int64]

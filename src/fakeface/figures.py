@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fakeface import FAKE, LABELS, REAL
+from fakeface.constants import FAKE, LABELS, REAL
 from fakeface.disk import naming
 from fakeface.evaluation import CALIBRATION_BINS, binary_metrics, checked_rows, reliability_rows, roc_points
 from fakeface.figure_style import FAINT, FAKE_COLOUR, INK, REAL_COLOUR, SERIES, STYLE

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fakeface import FAKE, LABELS
+from fakeface.constants import FAKE, LABELS
 from fakeface.errors import UserError
 from fakeface.reported import ReportedScores
 from fakeface.store import Store

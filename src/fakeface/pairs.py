@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from fakeface import FAKE, HELDOUT, REAL
+from fakeface.constants import FAKE, HELDOUT, REAL
 from fakeface.errors import UserError
 from fakeface.params import Pair
 

@@ -19,8 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from fakeface import HELDOUT, STAGES
 from fakeface.augment_steps import check_steps
+from fakeface.constants import HELDOUT, STAGES
 from fakeface.errors import UserError
 from fakeface.preprocessing import Crop, Reencoding
 from fakeface.sources import get_source

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from fakeface import HELDOUT, STAGES
+from fakeface.constants import HELDOUT, STAGES
 from fakeface.figures import ScoredSet, plot_history, plot_reliability, plot_roc, plot_score_distributions
 from fakeface.reported import Reported, ReportedScores
 from fakeface.svg_drawing import svg_drawing

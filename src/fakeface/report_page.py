@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fakeface import HELDOUT, PARTS, STAGES, report_figures, report_words
+from fakeface import report_figures, report_words
+from fakeface.constants import HELDOUT, PARTS, STAGES
 from fakeface.disk import whole_file
 from fakeface.html_page import render_page
 from fakeface.mistakes import hardest_mistakes, thumbnails

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fakeface import STAGES
+from fakeface.constants import STAGES
 from fakeface.figures import HUMAN_ACCURACY, SEED_ACCURACY
 from fakeface.robustness import MACRO, UNCHANGED
 

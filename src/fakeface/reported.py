@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fakeface import HELDOUT, LABELS, STAGES
+from fakeface.constants import HELDOUT, LABELS, STAGES
 from fakeface.tables import read_json, read_rows
 
 if TYPE_CHECKING:

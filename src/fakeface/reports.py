@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fakeface import LABELS, STAGES, figures
+from fakeface import figures
+from fakeface.constants import LABELS, STAGES
 from fakeface.disk import make_folder
 from fakeface.evaluation import (
     binary_metrics,

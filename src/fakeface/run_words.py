@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from fakeface import STAGES
+from fakeface.constants import STAGES
 
 _SET_BY_HAND = ("lr", "seed", "image_size", "batch_size", "epochs", "steps_per_epoch", "validation_steps")
 _OF_STAGES = ("augmentation", "batch_size", "epochs")

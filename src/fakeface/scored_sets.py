@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fakeface import HELDOUT, STAGES
 from fakeface.calibration import Calibration
 from fakeface.checkpoints import Detectors
+from fakeface.constants import HELDOUT, STAGES
 from fakeface.errors import UserError
 from fakeface.inputs import ImagePool, joined_pools, pool_of
 from fakeface.pairs import TEST, face_names, pairs_or_all

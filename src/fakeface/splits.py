@@ -18,7 +18,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from fakeface import HELDOUT, LABELS, PARTS, STAGES
+from fakeface.constants import HELDOUT, LABELS, PARTS, STAGES
 from fakeface.errors import UserError
 from fakeface.params import PartCounts, PartShares, Source
 from fakeface.raw import RawFile, Rejected

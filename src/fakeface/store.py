@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fakeface import LABELS
+from fakeface.constants import LABELS
 from fakeface.disk import clear_folder, naming
 from fakeface.errors import UserError
 from fakeface.preprocessing import Reencoding

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fakeface import STAGES
+from fakeface.constants import STAGES
 from fakeface.tables import read_json
 
 

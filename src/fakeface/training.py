@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fakeface import STAGES
 from fakeface.calibration import Calibration, fit_calibration
 from fakeface.checkpoints import CheckpointFacts
+from fakeface.constants import HISTORY_COLUMNS, STAGES
 from fakeface.errors import UserError
 from fakeface.evaluation import per_pair
 from fakeface.inputs import (
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
     from fakeface.distribution import Distribution, Replicas
     from fakeface.training_callbacks import EpochListener, Reporter
-
-HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
-from fakeface import STAGES
+from fakeface.constants import STAGES
 from pipeline.mlflow_rows import Rows
 from pipeline.small_project import Project
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from browser import browser
-from fakeface import STAGES
+from fakeface.constants import STAGES
 from pipeline.experiments import SWEPT, TEMP, Experiments, run_experiments
 from pipeline.mlflow_rows import Row
 from pipeline.small_project import EPOCHS, Project, Reproduced

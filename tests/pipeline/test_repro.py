@@ -18,7 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from fakeface import STAGES
+from fakeface.constants import STAGES
 from fakeface.tracking.identity import identify
 from faulty_server import serving
 from pipeline.mlflow_rows import Row, Rows

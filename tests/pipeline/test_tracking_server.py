@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 from mlflow.artifacts import download_artifacts
 
-from fakeface import STAGES
 from fakeface.cli import main
+from fakeface.constants import STAGES
 from fakeface.errors import UserError
 from fakeface.tracking import record_experiment
 from fakeface.tracking.page import opened_store

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fakeface import STAGES
+from fakeface.constants import STAGES
 
 METRIC = "generalization_accuracy"
 TAG = "mlflow.sharedViewState.comparison"

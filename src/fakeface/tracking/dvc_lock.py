@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fakeface import HELDOUT, STAGES
+from fakeface.constants import HELDOUT, STAGES
 from fakeface.tracking.identity import read_yaml
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fakeface import HELDOUT, STAGES
+from fakeface.constants import HELDOUT, STAGES
 from fakeface.tracking import dvc_lock
 from fakeface.tracking.identity import read_yaml
 from fakeface.tracking.ledger import known_row

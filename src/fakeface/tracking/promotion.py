@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fakeface import HELDOUT, LABELS, STAGES
+from fakeface.constants import HELDOUT, LABELS, STAGES
 from fakeface.errors import UserError
 from fakeface.tracking import alive
 from fakeface.tracking.identity import private_folder

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fakeface import STAGES
+from fakeface.constants import STAGES
 from fakeface.tracking.naming import flat_metrics, flat_parameters
 
 History = list[tuple[int, dict[str, float]]]  # (epoch from 1, numbers)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fakeface import STAGES
+from fakeface.constants import STAGES
 from fakeface.tracking import alive, comparison, local_files
 from fakeface.tracking.addresses import LOCAL
 from fakeface.tracking.identity import Experiment, private_folder
