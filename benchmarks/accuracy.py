@@ -51,10 +51,11 @@ def _after(store: Path, steps: int, fast: bool, seed: int) -> tuple[float, float
     _prepare(fast, seed)  # before TensorFlow's first import, which reads what it sets
 
     from fakeface.augment import build_augmentation
-    from fakeface.inputs import pool_of, training_dataset
+    from fakeface.data.image_pool import pool_of
+    from fakeface.inputs import training_dataset
     from fakeface.models import build_network
     from fakeface.store import open_store
-    from fakeface.training import compile_for_training
+    from fakeface.training_fit import compile_for_training
 
     augmentation: Any = ours.params_of("seed").chosen_recipe().augmentation_steps("stage2")
     augment = build_augmentation(ours.on_opencv(augmentation) if fast else augmentation, seed)

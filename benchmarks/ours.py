@@ -29,7 +29,8 @@ def training_batches(
 ) -> tuple[Any, int, int]:
     """Return the dataset of fit_stage, its steps an epoch and its batch size."""
     from fakeface.augment import build_augmentation
-    from fakeface.inputs import pool_of, stage_seed, training_dataset
+    from fakeface.data.image_pool import pool_of
+    from fakeface.inputs import stage_seed, training_dataset
     from fakeface.store import open_store
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
@@ -51,7 +52,7 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
     params = params_of(recipe)
     prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
     from benchmarks.keras_turns import Pauses
-    from fakeface.training import compile_for_training
+    from fakeface.training_fit import compile_for_training
 
     chosen, settings = params.chosen_recipe(), params.stage_settings("stage2")
     batches, per_epoch, size = training_batches(params, "stage2", store, on_opencv(chosen.augmentation_steps("stage2")))

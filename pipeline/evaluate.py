@@ -26,11 +26,13 @@ def main() -> None:
         from fakeface.constants import HISTORY_COLUMNS
         from fakeface.report_page import write_report_page
         from fakeface.reported import RUN, run_facts
-        from fakeface.reports import evaluation_metrics, write_reports
+        from fakeface.reporting.write_results import write_reports
+        from fakeface.reports import evaluation_metrics
         from fakeface.scored_sets import evaluate_checkpoints, robustness_of_checkpoint
         from fakeface.store import open_store
+        from fakeface.system.project import main_folder, private_folder
         from fakeface.tables import read_json, read_rows, write_json
-        from fakeface.tracking.identity import identify, main_folder, private_folder
+        from fakeface.tracking.identity import identify
         from fakeface.training_state import remove_finished
 
         stores = {role: open_store(Path("datasets/split") / role) for role in (*STAGES, HELDOUT)}

@@ -48,7 +48,7 @@ def train(params: Params, stage: str, run: tracking.Run, cluster: Cluster | None
     from fakeface.checkpoints import read_facts
     from fakeface.disk import make_folder
     from fakeface.stage_inputs import stage_digest
-    from fakeface.tracking.identity import main_folder, private_folder
+    from fakeface.system.project import main_folder, private_folder
 
     previous = _checkpoint_before(stage)
     # Before TensorFlow takes seconds to load, and a training minutes: what is missing or in the way is told at once
@@ -131,7 +131,8 @@ def _train_and_write(
     distribution: Distribution | None = None,
 ) -> None:
     from fakeface.checkpoints import save_checkpoint
-    from fakeface.training import train_stage, write_history
+    from fakeface.training import train_stage
+    from fakeface.training_fit import write_history
 
     epochs, done = params.stage_settings(stage).epochs, saved.progress
     if done.epoch:

@@ -21,9 +21,9 @@ from fakeface.audit import audit_dataset
 from fakeface.audited import AuditedImages, audit_images
 from fakeface.collect import collect_sources
 from fakeface.datasets import split_dataset
-from fakeface.decoded import Limits
 from fakeface.errors import UserError
 from fakeface.figure_style import FAKE_COLOUR, REAL_COLOUR
+from fakeface.image_checks import Limits
 from fakeface.measured import measure_pictures
 from fakeface.params import Data, Reencode
 from fakeface.raw import read_collection

@@ -20,8 +20,9 @@ import pytest
 
 from fakeface.archives import Limits
 from fakeface.errors import UserError
-from fakeface.fetch import VerifyReport, fetch, pin, read_checksums, verify_folder
+from fakeface.fetch import fetch, pin, read_checksums
 from fakeface.sources import Archive, Checksum, Collection
+from fakeface.system.checksums import VerifyReport, verify_folder
 from fakeface.transfer import Patience
 from faulty_server import LOGIN_PAGE, FaultyServer, serving
 

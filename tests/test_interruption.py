@@ -95,7 +95,8 @@ def train(folder: Path, recipe: str, last_moment: int) -> None:
     moments.watch_files(folder)
     prepare_tensorflow("cpu", "float32", params.seed, deterministic=True)
     from fakeface.checkpoints import save_checkpoint
-    from fakeface.training import train_stage, write_history
+    from fakeface.training import train_stage
+    from fakeface.training_fit import write_history
 
     stores = {"stage1": noise(4, moments), "stage2": noise(5, moments)}
     with saved_training(folder, "stage2") as saved:

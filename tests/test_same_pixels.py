@@ -14,9 +14,10 @@ from fakeface.calibration import Calibration
 from fakeface.checkpoints import CheckpointFacts
 from fakeface.collect import collect_sources
 from fakeface.constants import STAGES
+from fakeface.data.image_pool import pool_of
 from fakeface.datasets import split_dataset
 from fakeface.device import quiet_tensorflow
-from fakeface.inputs import pool_of, scoring_dataset
+from fakeface.inputs import scoring_dataset
 from fakeface.params import Profile, Reencode, Source
 from fakeface.predict import score_files
 from fakeface.preprocessing import Crop

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fakeface.decoded import DecodedImages, Limits, decode_files
+from fakeface.decoded import DecodedImages, decode_files
 from fakeface.errors import UserError
+from fakeface.image_checks import Limits
 from fakeface.images import decode_image
 from fakeface.preprocessing import Crop, Reencoding
 from fakeface.raw import RawFile, Rejected

@@ -16,22 +16,17 @@ import pytest
 from fakeface.calibration import Calibration, fit_calibration
 from fakeface.checkpoints import Detectors, save_checkpoint
 from fakeface.constants import STAGES
+from fakeface.data.image_pool import pool_of
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.errors import UserError
-from fakeface.inputs import epoch_batches, pool_of, scoring_dataset, stage_seed, training_dataset
+from fakeface.inputs import epoch_batches, scoring_dataset, stage_seed, training_dataset
 from fakeface.models import build_network, with_mirrored_view
 from fakeface.params import Params, load_params
 from fakeface.scored_sets import evaluate_checkpoints
 from fakeface.scoring import score_pool
 from fakeface.store import Store
-from fakeface.training import (
-    TrainedStage,
-    build_arguments,
-    compile_for_training,
-    fit_stage,
-    train_stage,
-    write_history,
-)
+from fakeface.training import TrainedStage, build_arguments, train_stage
+from fakeface.training_fit import compile_for_training, fit_stage, write_history
 from fakeface.training_state import saved_training
 
 quiet_tensorflow()
@@ -248,7 +243,7 @@ def test_a_checkpoint_of_other_channels_is_refused(
 def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[str, Store], tmp_path: Path) -> None:
     params = small_params(lr=1.0, recipe="seed")
     from fakeface.models import build_network
-    from fakeface.training import fit_stage
+    from fakeface.training_fit import fit_stage
 
     model = build_network("residual", CHANNELS, SIZE, 0.9)
     kernel, bias = model.get_layer("logits").get_weights()

@@ -19,7 +19,8 @@ from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.errors import one_sentence_errors
 from fakeface.params import load_params
 from fakeface.store import open_store
-from fakeface.training import train_stage, write_history
+from fakeface.training import train_stage
+from fakeface.training_fit import write_history
 from fakeface.training_state import saved_training
 
 quiet_tensorflow()

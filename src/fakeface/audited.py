@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fakeface.decoded import Limits
 from fakeface.errors import UserError
+from fakeface.image_checks import Limits
 from fakeface.jpeg_header import SUBSAMPLINGS
 from fakeface.measured import Facts, measure_files, measure_pictures
 from fakeface.near_duplicates import near_duplicate_groups, perceptual_hash

@@ -5,6 +5,7 @@ from __future__ import annotations
 REAL, FAKE = 0, 1
 LABELS = {"real": REAL, "fake": FAKE}
 STAGES = ("stage1", "stage2", "stage3")
+FINAL_STAGE = STAGES[-1]
 PARTS = ("train", "valid", "test")
 HELDOUT = "heldout"
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr")

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from fakeface.constants import HELDOUT, PARTS
-from fakeface.decoded import DecodedImages, Limits, decode_files
+from fakeface.decoded import DecodedImages, decode_files
 from fakeface.disk import clear_folder, exclusive
 from fakeface.errors import UserError
+from fakeface.image_checks import Limits
 from fakeface.near_duplicates import near_duplicate_groups
 from fakeface.params import Data, Profile
 from fakeface.preprocessing import Reencoding

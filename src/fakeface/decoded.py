@@ -25,7 +25,7 @@ import PIL
 from fakeface import near_duplicates
 from fakeface.disk import clear_folder, exclusive, make_folder, naming
 from fakeface.errors import UserError
-from fakeface.image_checks import RejectedImage, read_content
+from fakeface.image_checks import Limits, RejectedImage, read_content
 from fakeface.images import decode_image, decoder_code
 from fakeface.near_duplicates import perceptual_hash
 from fakeface.preprocessing import Crop, Reencoding
@@ -38,13 +38,6 @@ CHUNK = 64  # images a task
 _READ = 16  # images read at once: few enough to stay in the processor's cache until they are written
 _FEW = 512  # images that are decoded sooner than worker processes start
 _ARRAY, _INDEX, _KEY = "images.bin", "index.csv", "key.txt"
-
-
-class Limits(NamedTuple):
-    """What is set aside undecoded."""
-
-    max_bytes: int
-    max_pixels: int
 
 
 class _Settings(NamedTuple):

@@ -11,13 +11,10 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +23,7 @@ from fakeface.disk import exclusive
 from fakeface.errors import UserError
 from fakeface.image_files import list_images
 from fakeface.sources import Archive, Collection, get_source
+from fakeface.system.checksums import CHECKSUMS, file_digests
 from fakeface.transfer import (
     Expected,
     Patience,
@@ -34,11 +32,9 @@ from fakeface.transfer import (
     download,
     download_from_drive,
     download_from_kaggle,
-    file_digests,
     full_disk_named,
 )
 
-CHECKSUMS: Final = "data_checksums.json"
 _TRANSFERS: Final = {"drive": download_from_drive, "kaggle": download_from_kaggle}
 _log = logging.getLogger(__name__)
 
@@ -62,21 +58,6 @@ class Fetched:
     archives: tuple[FetchedArchive, ...]
     images: int
     images_expected: int | None
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """The files of a folder against its manifest, each list sorted."""
-
-    checked: int
-    missing: tuple[str, ...]
-    changed: tuple[str, ...]
-    added: tuple[str, ...]
-
-    @property
-    def clean(self) -> bool:
-        """Whether the folder holds the manifest's files, all of them unchanged, and no others."""
-        return not (self.missing or self.changed or self.added)
 
 
 @dataclass(frozen=True)
@@ -268,55 +249,6 @@ def pin(path: Path, name: str, sha256: str, size: int) -> None:
     staging.parent.mkdir(parents=True, exist_ok=True)
     staging.write_text(json.dumps(pins, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     staging.replace(path)
-
-
-def verify_folder(
-    folder: Path, rows: Iterable[Mapping[str, Any]], *, advance: Callable[[int], None] | None = None
-) -> VerifyReport:
-    """Every file of `folder` against manifest rows (`path`, `sha256`, and `bytes` where known), on all cores.
-
-    A link is `changed` whatever it points to. Hidden names, and manifest.csv in the root, are the program's own.
-    `advance` is told how many files more are done.
-    Raises UserError for a row whose path leaves the folder.
-    """
-    rows = list(rows)
-    listed = {_inside(folder, str(row["path"])) for row in rows}
-    states: dict[str, list[str]] = {"right": [], "missing": [], "changed": []}
-    left = iter(rows)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        while batch := list(islice(left, 2048)):  # a quarter of a million futures at once would fill the memory
-            for row, state in zip(batch, pool.map(lambda row: _state_of(folder, row), batch), strict=True):
-                states[state].append(str(row["path"]))
-            if advance:
-                advance(len(batch))
-    added = sorted(name for name in _visible_files(folder) if name not in listed)
-    return VerifyReport(len(rows), tuple(sorted(states["missing"])), tuple(sorted(states["changed"])), tuple(added))
-
-
-def _state_of(folder: Path, row: Mapping[str, Any]) -> str:
-    path = folder / str(row["path"])
-    if path.is_symlink():
-        return "changed"
-    if not path.is_file():
-        return "missing"
-    if row.get("bytes") not in (None, "") and path.stat().st_size != int(row["bytes"]):
-        return "changed"
-    return "right" if file_digests(path, ["sha256"])["sha256"] == row["sha256"] else "changed"
-
-
-def _inside(folder: Path, name: str) -> str:
-    path = Path(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise UserError(f"The manifest of {folder} names {name!r}, which is not inside it; make the manifest again.")
-    return path.as_posix()
-
-
-def _visible_files(folder: Path) -> Iterator[str]:
-    for path in folder.rglob("*"):
-        name = path.relative_to(folder)
-        hidden = any(part.startswith(".") for part in name.parts)
-        if not hidden and (path.is_symlink() or path.is_file()) and name.as_posix() not in ("manifest.csv", CHECKSUMS):
-            yield name.as_posix()
 
 
 def _plain(name: str) -> str:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from fakeface.data.image_pool import ImagePool, Indices
 from fakeface.python_calls import CALLS
-from fakeface.store import Store
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-Indices = npt.NDArray[np.int64]
 
 MOST_READERS = 16  # batches that are made side by side: each takes its memory, and Python's lock allows few more
 
@@ -37,67 +35,6 @@ class Share:
 
 
 WHOLE = Share()
-
-
-@dataclass(frozen=True)
-class ImagePool:
-    """Images of one or several stores under one numbering.
-
-    `store_of` and `index_of` (both (N,) int64) say where image i lies; labels (N,) uint8; sources (N,) str.
-    """
-
-    stores: tuple[Store, ...]
-    store_of: Indices
-    index_of: Indices
-    labels: npt.NDArray[np.uint8]
-    sources: npt.NDArray[np.str_]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def paths(self) -> list[str]:
-        """Return the path of each image as the manifest has it."""
-        pairs = zip(self.store_of, self.index_of, strict=True)
-        return [str(self.stores[store].paths[index]) for store, index in pairs]
-
-    def where(self, chosen: npt.NDArray[np.bool_]) -> ImagePool:
-        """Return the pool of the images where `chosen` (N,) is true."""
-        return ImagePool(
-            self.stores, self.store_of[chosen], self.index_of[chosen], self.labels[chosen], self.sources[chosen]
-        )
-
-    def take(self, positions: Indices) -> npt.NDArray[np.uint8]:
-        """Return images (len(positions), size, size, 3) uint8 in the order of `positions`."""
-        size = self.stores[0].images.shape[1]
-        batch = np.empty((len(positions), size, size, 3), np.uint8)
-        for number, store in enumerate(self.stores):
-            here = np.flatnonzero(self.store_of[positions] == number)
-            batch[here] = store.images[self.index_of[positions[here]]]
-        return batch
-
-
-def pool_of(stores: Sequence[Store], part: str) -> ImagePool:
-    """Gather one part (train, valid, test or heldout) of several stores."""
-    chosen = [store.select(part) for store in stores]
-    return ImagePool(
-        stores=tuple(stores),
-        store_of=np.concatenate([np.full(len(rows), number, np.int64) for number, rows in enumerate(chosen)]),
-        index_of=np.concatenate(chosen).astype(np.int64),
-        labels=np.concatenate([store.labels[rows] for store, rows in zip(stores, chosen, strict=True)]),
-        sources=np.concatenate([store.sources[rows] for store, rows in zip(stores, chosen, strict=True)]),
-    )
-
-
-def joined_pools(pools: Sequence[ImagePool]) -> ImagePool:
-    """Put pools one after the other."""
-    offsets = np.cumsum([0, *(len(pool.stores) for pool in pools)])
-    return ImagePool(
-        stores=tuple(store for pool in pools for store in pool.stores),
-        store_of=np.concatenate([pool.store_of + offset for pool, offset in zip(pools, offsets, strict=False)]),
-        index_of=np.concatenate([pool.index_of for pool in pools]),
-        labels=np.concatenate([pool.labels for pool in pools]),
-        sources=np.concatenate([pool.sources for pool in pools]),
-    )
 
 
 def stage_seed(seed: int, stage: str) -> int:

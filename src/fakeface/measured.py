@@ -19,10 +19,9 @@ import PIL
 from numpy.typing import NDArray
 
 from fakeface import side_facts
-from fakeface.decoded import Limits
 from fakeface.disk import exclusive, naming, whole_file
 from fakeface.errors import UserError
-from fakeface.image_checks import RejectedImage, read_content
+from fakeface.image_checks import Limits, RejectedImage, read_content
 from fakeface.images import decoder_code
 from fakeface.processes import in_processes
 from fakeface.progress import progress

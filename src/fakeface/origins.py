@@ -15,8 +15,9 @@ from fakeface.image_files import escaped, is_passed_over
 from fakeface.params import Data, Profile, Source
 from fakeface.progress import bytes_progress
 from fakeface.sources import Collection, get_source
+from fakeface.system.checksums import file_digests
 from fakeface.tables import some
-from fakeface.transfer import Patience, file_digests
+from fakeface.transfer import Patience
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 

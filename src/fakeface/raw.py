@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fakeface.errors import UserError
-from fakeface.fetch import VerifyReport, verify_folder
 from fakeface.progress import progress
+from fakeface.system.checksums import VerifyReport, file_digests, verify_folder
 from fakeface.tables import read_proven_json, read_rows, some, write_proven_json, write_rows
-from fakeface.transfer import file_digests
 
 MANIFEST, REJECTED, COLLECTED = "manifest.csv", "rejected.csv", "collected.json"
 

@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fakeface import figures
-from fakeface.constants import LABELS, STAGES
-from fakeface.disk import make_folder
+from fakeface.constants import FINAL_STAGE, STAGES
 from fakeface.evaluation import (
     binary_metrics,
     bootstrap_intervals,
-    confusion_rows,
     coverage,
     evaluation_report,
-    roc_points,
 )
 from fakeface.pairs import pair_rows
 from fakeface.params import Pair
 from fakeface.robustness import EQUALISED, MACRO
-from fakeface.scored_sets import Evaluation, ScoredSet
-from fakeface.tables import write_json, write_rows
+from fakeface.scored_sets import Evaluation
 
-_FINAL = STAGES[-1]
-_PLOT_COLUMNS = {"roc": ("threshold", "fpr", "tpr"), "confusion": ("actual", "predicted")}
-_ROBUSTNESS_COLUMNS = ("perturbation", "set", "balanced_accuracy", "change", "roc_auc", "n_real", "n_fake")
 _PAIR_KEYS = ("balanced_accuracy", "roc_auc")
-_LABEL_NAMES = {label: name for name, label in LABELS.items()}
 
 
 def evaluation_metrics(
@@ -44,23 +34,26 @@ def evaluation_metrics(
 
     A pair is left out when one of its sources is not in this data.
     """
-    heldout, final = evaluation.heldout, evaluation.calibrations[_FINAL]
+    heldout, final = evaluation.heldout, evaluation.calibrations[FINAL_STAGE]
     reports = {
         stage: evaluation_report(
             heldout.sources.tolist(), heldout.labels, heldout.scores[stage], calibration.threshold, resamples, seed
         )
         for stage, calibration in evaluation.calibrations.items()
     }
-    report = reports[_FINAL]
+    report = reports[FINAL_STAGE]
     report["source_pairs"] = report.pop("pairs")
     of_pairs = {
-        stage: _pair_metrics(evaluation, pairs, stage, resamples if stage == _FINAL else 0, seed) for stage in STAGES
+        stage: _pair_metrics(evaluation, pairs, stage, resamples if stage == FINAL_STAGE else 0, seed)
+        for stage in STAGES
     }
-    report["pairs"] = of_pairs[_FINAL]
+    report["pairs"] = of_pairs[FINAL_STAGE]
     report["pairs_macro"] = _mean_of_pairs(report["pairs"])
     report["pairs_pooled"] = _pooled_pairs(evaluation, pairs)
     band = {name: getattr(final, name) for name in ("unsure_low", "unsure_high", "target_accuracy")}
-    answered = coverage(heldout.labels, heldout.scores[_FINAL], final.threshold, final.unsure_low, final.unsure_high)
+    answered = coverage(
+        heldout.labels, heldout.scores[FINAL_STAGE], final.threshold, final.unsure_low, final.unsure_high
+    )
     report["coverage"] = band | answered
     report["stages"] = {
         stage: _own_test_metrics(evaluation, stage, resamples, seed)
@@ -83,11 +76,11 @@ def _own_test_metrics(evaluation: Evaluation, stage: str, resamples: int, seed: 
     """Return a stage's own test part right after it, and after the last stage, so that forgetting shows."""
     own = evaluation.tests[stage]
     by_checkpoint: dict[str, dict[str, Any]] = {}
-    for by in {stage, _FINAL}:
+    for by in {stage, FINAL_STAGE}:
         rows = own.labels, own.scores[by], evaluation.calibrations[by].threshold
         intervals = bootstrap_intervals(*rows, sources=own.sources.tolist(), resamples=resamples, seed=seed)
         by_checkpoint[by] = binary_metrics(*rows) | {"interval": intervals}
-    return {"test": by_checkpoint[stage], "test_after_last_stage": by_checkpoint[_FINAL]}
+    return {"test": by_checkpoint[stage], "test_after_last_stage": by_checkpoint[FINAL_STAGE]}
 
 
 def _stage_pairs(of_pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -116,7 +109,7 @@ def _pair_metrics(
 
 def _pooled_pairs(evaluation: Evaluation, pairs: Mapping[str, Pair]) -> dict[str, float]:
     """Return `binary_metrics` after the last stage of every face that is in some pair, each once."""
-    names, labels, scores = _rows_of_all_sets(evaluation, _FINAL)
+    names, labels, scores = _rows_of_all_sets(evaluation, FINAL_STAGE)
     of_pairs = pair_rows(names, labels, pairs)
     if not of_pairs:
         return {}
@@ -142,82 +135,3 @@ def _mean_of_pairs(of_pairs: Mapping[str, Mapping[str, Any]]) -> dict[str, float
         return {}
     means = {key: float(np.mean([row[key] for row in of_pairs.values()])) for key in _PAIR_KEYS}
     return means | {"error": 1 - means["balanced_accuracy"]}
-
-
-def write_reports(
-    evaluation: Evaluation,
-    metrics: Mapping[str, Any],
-    robustness: Sequence[Mapping[str, Any]],
-    histories: Mapping[str, Sequence[Mapping[str, str]]],
-    note: str,
-    folder: Path,
-) -> list[Path]:
-    """Write metrics.json, scores.csv, plots/ for dvc and figures/; return the files that belong with the run."""
-    write_json(folder / "metrics.json", metrics)
-    write_rows(folder / "scores.csv", ("set", "path", "source", "label", *STAGES), _score_rows(evaluation.sets()))
-    cells = [["" if row[key] is None else row[key] for key in _ROBUSTNESS_COLUMNS] for row in robustness]
-    write_rows(folder / "robustness.csv", _ROBUSTNESS_COLUMNS, cells)
-    heldout = evaluation.heldout
-    scores = heldout.scores[_FINAL]
-    plots: dict[str, list[dict[str, Any]]] = {
-        "roc": [dict(row) for row in roc_points(heldout.labels, scores)],
-        "confusion": [dict(row) for row in confusion_rows(heldout.labels, scores, evaluation.threshold)],
-    }
-    for name, columns in _PLOT_COLUMNS.items():
-        rows = [tuple(row[column] for column in columns) for row in plots[name]]
-        write_rows(folder / "plots" / f"{name}.csv", columns, rows)
-    _draw_figures(evaluation, metrics, histories, note, folder / "figures")
-    if robustness:
-        figures.draw_robustness(robustness, folder / "figures" / "robustness.png", note)
-    return [
-        folder / "metrics.json",
-        folder / "robustness.csv",
-        *sorted((folder / "plots").glob("*.csv")),
-        *sorted((folder / "figures").glob("*.png")),
-    ]
-
-
-def _score_rows(sets: Sequence[ScoredSet]) -> list[tuple[Any, ...]]:
-    return [
-        (
-            each.name,
-            each.paths[row],
-            each.sources[row],
-            _LABEL_NAMES[int(each.labels[row])],
-            *(f"{each.scores[stage][row]:.9g}" for stage in STAGES),
-        )
-        for each in sets
-        for row in range(len(each.labels))
-    ]
-
-
-def _draw_figures(
-    evaluation: Evaluation,
-    metrics: Mapping[str, Any],
-    histories: Mapping[str, Sequence[Mapping[str, str]]],
-    note: str,
-    folder: Path,
-) -> None:
-    make_folder(folder)
-    heldout, threshold = evaluation.heldout, evaluation.threshold
-    scores, sources = heldout.scores[_FINAL], heldout.sources.tolist()
-    by_stage = {stage: {**row, "generalization": row["heldout"]} for stage, row in metrics["stages"].items()}
-    curves = {f"after {stage}": (heldout.labels, heldout.scores[stage]) for stage in STAGES}
-    own = evaluation.tests[_FINAL]
-    figures.draw_curves(histories, folder / "curves.png", note)
-    figures.draw_generalization(by_stage, folder / "generalization.png", note)
-    figures.draw_confusion(heldout.labels, scores, threshold, folder / "confusion.png", note)
-    figures.draw_roc(curves, folder / "roc.png", note)
-    figures.draw_reliability(
-        {"held out": (heldout.labels, scores), f"{_FINAL} test": (own.labels, own.scores[_FINAL])},
-        folder / "calibration.png",
-        note,
-    )
-    figures.draw_score_distributions(
-        sources, heldout.labels, scores, threshold, folder / "scores.png", note, _unsure_band(evaluation)
-    )
-
-
-def _unsure_band(evaluation: Evaluation) -> tuple[float, float] | None:
-    final = evaluation.calibrations[_FINAL]
-    return (final.unsure_low, final.unsure_high) if final.unsure_high > final.unsure_low else None

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from fakeface.calibration import Calibration
 from fakeface.checkpoints import Detectors
 from fakeface.constants import HELDOUT, STAGES
+from fakeface.data.image_pool import ImagePool, joined_pools, pool_of
 from fakeface.errors import UserError
-from fakeface.inputs import ImagePool, joined_pools, pool_of
 from fakeface.pairs import TEST, face_names, pairs_or_all
 from fakeface.params import Pair
 from fakeface.progress import progress

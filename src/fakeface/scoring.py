@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fakeface.inputs import ImagePool, scoring_dataset
+from fakeface.data.image_pool import ImagePool
+from fakeface.inputs import scoring_dataset
 from fakeface.progress import progress
 
 if TYPE_CHECKING:

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Final, Literal
 
+from fakeface.data.download.identity import CELEBA_IDENTITIES
 from fakeface.errors import UserError
 
 Label = Literal["real", "fake"]
 Method = Literal["http", "drive", "kaggle", "manual"]
-IdentityReader = Callable[[str], str | None]
-
-CELEBA_IDENTITIES: Final = "identity_CelebA.txt"
 
 
 @dataclass(frozen=True)
@@ -322,72 +319,3 @@ def label_of(collection: Collection, path: str) -> Label | None:
         if folder in ("real", "fake"):
             return "real" if folder == "real" else "fake"
     return None
-
-
-def utkface_photograph(path: str) -> str | None:
-    """`utkface:<date and time>`, the same for a photograph's aligned and its uncropped form."""
-    found = re.search(r"_(\d{14,17})(?!\d)", PurePosixPath(path).name)
-    return f"utkface:{found[1]}" if found else None
-
-
-def lag_person(path: str) -> str | None:
-    """`lag:<person>` by the folder, or the folder above where that is `y` (the younger faces)."""
-    folders = list(PurePosixPath(path).parts[:-1])
-    if folders and folders[-1] == "y":
-        folders.pop()
-    if not folders or folders[-1].startswith(("LAGdataset", "lag")):
-        return None
-    return f"lag:{folders[-1]}"
-
-
-def lfw_person(path: str) -> str | None:
-    """`lfw:<Name>` of `Name_NNNN.jpg`."""
-    found = re.fullmatch(r"(.+)_\d{4}", PurePosixPath(path).stem)
-    return f"lfw:{found[1]}" if found else None
-
-
-def ffhq_or_stylegan_image(path: str) -> str | None:
-    """`ffhq:<five digits>` or `stylegan:<ten capitals and digits>`: one image, whichever collection holds it."""
-    stem = PurePosixPath(path).stem
-    if re.fullmatch(r"\d{5}", stem):
-        return f"ffhq:{stem}"
-    return f"stylegan:{stem}" if re.fullmatch(r"[0-9A-Z]{10}", stem) else None
-
-
-def celeba_person(table: Path) -> IdentityReader:
-    """A reader of `celeba:<number>` by image name from identity_CelebA.txt (lines of `000001.jpg 2880`)."""
-    people: dict[str, str] = {}
-    for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
-        words = line.split()
-        if len(words) != 2 or not words[1].isdigit():
-            raise UserError(f"{table} line {number} is not an image and a number; fetch celeba again.")
-        people[words[0]] = f"celeba:{words[1]}"
-    return lambda path: people.get(PurePosixPath(path).name)
-
-
-_READERS: Final[Mapping[str, IdentityReader]] = {
-    "utkface_aligned": utkface_photograph,
-    "utkface_wild": utkface_photograph,
-    "fakes_1m": ffhq_or_stylegan_image,
-    "faces_140k": ffhq_or_stylegan_image,
-    "stylegan": ffhq_or_stylegan_image,
-    "ffhq": ffhq_or_stylegan_image,
-    "lag": lag_person,
-    "lfw": lfw_person,
-}
-
-
-def identity_reader(source: str, folder: Path | None = None) -> IdentityReader:
-    """How to read, from an image's path inside `source`, who or which photograph it shows; None where nothing tells.
-
-    A source named after a part of a collection (`fakes_1m_00`) is read as the collection is. `folder` is the source's
-    own; CelebA's people are read from the table in it or beside it.
-    """
-    if source == "celeba" and folder is not None:
-        for place in (folder, folder.parent):
-            if (place / CELEBA_IDENTITIES).is_file():
-                return celeba_person(place / CELEBA_IDENTITIES)
-    name = source
-    while name and name not in _READERS:
-        name = name.rpartition("_")[0]
-    return _READERS.get(name, lambda path: None)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,215 +11,21 @@ import numpy as np
 
 from fakeface.calibration import Calibration, fit_calibration
 from fakeface.checkpoints import CheckpointFacts
-from fakeface.constants import HISTORY_COLUMNS, STAGES
+from fakeface.constants import STAGES
+from fakeface.data.image_pool import ImagePool, pool_of
 from fakeface.errors import UserError
 from fakeface.evaluation import per_pair
-from fakeface.inputs import (
-    WHOLE,
-    ImagePool,
-    Share,
-    pool_of,
-    scoring_dataset,
-    scoring_steps,
-    stage_seed,
-    training_dataset,
-)
 from fakeface.params import Params
 from fakeface.scoring import Scores, score_pool
-from fakeface.stopping import stops_between_steps
 from fakeface.store import Store
-from fakeface.tables import write_rows
-from fakeface.training_state import Progress, SavedTraining
+from fakeface.training_fit import FitResult, fit_stage
+from fakeface.training_state import SavedTraining
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from fakeface.distribution import Distribution, Replicas
-    from fakeface.training_callbacks import EpochListener, Reporter
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """The history (a row an epoch, HISTORY_COLUMNS) and the speed of a fit."""
-
-    history: list[dict[str, float]]
-    seconds: float
-    images_per_second: float
-
-
-def fit_stage(
-    model: tf.keras.Model,
-    params: Params,
-    stage: str,
-    training: ImagePool,
-    validation: ImagePool,
-    listeners: Sequence[EpochListener] = (),
-    saved: SavedTraining | None = None,
-    distribution: Distribution | None = None,
-) -> FitResult:
-    """Train `model` in place on `training`, validating on `validation` after each epoch.
-
-    With `saved`, go on after the last epoch that it keeps, and keep every further one; history and time are those of
-    the whole stage. With `distribution`, on all its replicas, from what `model` and `saved` hold on its chief.
-
-    Raises:
-        UserError: the loss is no longer a finite number (names the epoch, the step and the learning rate), or another
-            machine is gone.
-        KeyboardInterrupt, SystemExit: asked for by a signal; raised between two steps.
-    """
-    from fakeface.training_callbacks import Reporter, Stopper
-
-    recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
-    steps = settings.steps(len(training))
-    compiled = partial(
-        compile_for_training,
-        schedule=recipe.schedule,
-        lr=settings.lr,
-        total_steps=steps * settings.epochs,
-        weight_decay=recipe.weight_decay,
-    )
-    compiled(model)
-    done = _go_on(model, saved, params.deterministic)
-    replicas = distribution.replicas_of(model, compiled) if distribution else None
-    if replicas:
-        done = Progress(**json.loads(replicas.spread(json.dumps(asdict(done)))))
-    reporter = Reporter(stage, settings.epochs, steps, settings.batch_size, listeners, done)
-    callbacks = _callbacks(params, stage, model, reporter, saved, replicas)
-    is_helper = distribution is not None and not distribution.is_chief
-    with _told_how_it_ended(params, stage, saved, reporter, is_helper), stops_between_steps() as stop_if_asked:
-        (replicas.copy if replicas else model).fit(
-            **_fed(params, stage, training, validation, steps, done.epoch, distribution),
-            initial_epoch=done.epoch,
-            epochs=settings.epochs,
-            steps_per_epoch=steps,
-            callbacks=[*callbacks, Stopper(stop_if_asked)],
-            verbose=0,
-        )
-    trained = steps * settings.batch_size * settings.epochs
-    return FitResult(reporter.history, reporter.seconds, trained / max(reporter.seconds, 1e-9))
-
-
-def _fed(
-    params: Params,
-    stage: str,
-    training: ImagePool,
-    validation: ImagePool,
-    steps: int,
-    first_epoch: int,
-    distribution: Distribution | None,
-) -> dict[str, Any]:
-    """Return the arguments of `fit` that say where images come from."""
-    from fakeface.augment import build_augmentation
-
-    recipe, settings, size = params.chosen_recipe(), params.stage_settings(stage), params.validation_batch_size
-    seed = stage_seed(params.seed, stage)
-    augment = build_augmentation(recipe.augmentation_steps(stage), seed)
-    validated = _validated(validation, settings.validation_steps, size)
-
-    def batches(share: Share) -> tf.data.Dataset:
-        epochs = range(first_epoch, settings.epochs)
-        return training_dataset(training, augment, settings.batch_size, steps, epochs, recipe.balance, seed, share)
-
-    if distribution is None:
-        return {"x": batches(WHOLE), "validation_data": scoring_dataset(validated, size)}
-    return {
-        "x": distribution.datasets(batches),
-        "validation_data": distribution.datasets(partial(scoring_dataset, validated, size)),
-        "validation_steps": scoring_steps(validated, size),
-    }
-
-
-def _go_on(model: tf.keras.Model, saved: SavedTraining | None, deterministic: bool) -> Progress:
-    if saved is None:
-        return Progress()
-    if deterministic:
-        saved.refuse_known_divergence()
-    saved.restore(_tensors(model))
-    return saved.progress
-
-
-def _tensors(model: tf.keras.Model) -> Mapping[str, Any]:
-    """Return all that an epoch changes, as objects that tf.train.Checkpoint can keep."""
-    return {"model": model, "optimizer": model.optimizer}
-
-
-def _callbacks(
-    params: Params,
-    stage: str,
-    model: tf.keras.Model,
-    reporter: Reporter,
-    saved: SavedTraining | None,
-    replicas: Replicas | None,
-) -> list[Any]:
-    """Return the callbacks in their order: the report has the rate that was used, the state the one that is next."""
-    from fakeface.training_callbacks import Gatherer, Plateau, RandomLayers, Saver, Teller
-
-    plateau = None
-    if params.chosen_recipe().schedule == "plateau":
-        plateau = Plateau(reporter.done.counters, **params.reduce_lr.model_dump())
-    saver = Saver(saved, _tensors(model), reporter, plateau) if saved else None
-    gatherer = Gatherer(replicas.gather) if replicas else None
-    in_order = (RandomLayers(stage_seed(params.seed, stage)), reporter, plateau, gatherer, saver, Teller(reporter))
-    return [each for each in in_order if each is not None]
-
-
-@contextmanager
-def _told_how_it_ended(
-    params: Params, stage: str, saved: SavedTraining | None, reporter: Reporter, is_helper: bool
-) -> Iterator[None]:
-    """Take the progress bar away, and say what is kept of a fit that does not come to its end."""
-    from fakeface.training_callbacks import LossIsNoNumberError
-
-    try:
-        yield
-    except LossIsNoNumberError as error:
-        if saved is None:
-            raise
-        saved.note_divergence(error.what, error.advice)
-        then = "ends so again and is refused" if params.deterministic else "tries again from there"
-        raise UserError(f"{error.what}; {saved.last_good()}; the same command {then}, {error.advice}.") from None
-    except (KeyboardInterrupt, SystemExit):
-        if saved is not None:
-            kept = f"{saved.progress.epoch} of {reporter.epochs} epochs are kept"
-            print(f"{stage}: stopped; {kept}.", file=sys.stderr, flush=True)
-        elif is_helper:
-            done = f"{len(reporter.history)} of {reporter.epochs} epochs were done, which the chief keeps"
-            print(f"{stage}: stopped; {done}.", file=sys.stderr, flush=True)
-        raise
-    finally:
-        reporter.display.close()
-
-
-def _validated(pool: ImagePool, steps: int | None, batch_size: int) -> ImagePool:
-    """Return the images of `steps` batches, spread evenly over the pool so that every stage is among them."""
-    count = len(pool) if steps is None else min(len(pool), steps * batch_size)
-    chosen = np.zeros(len(pool), bool)
-    chosen[np.linspace(0, len(pool) - 1, count).round().astype(int)] = True
-    return pool.where(chosen)
-
-
-def compile_for_training(
-    model: tf.keras.Model, schedule: str, lr: float, total_steps: int, weight_decay: float = 0.0
-) -> None:
-    """Give the model a fresh Adam, the loss and the accuracy; `cosine` falls from lr to lr / 100 over total_steps.
-
-    Before each step every weight loses its product with the rate and `weight_decay` (Loshchilov and Hutter 2019,
-    arXiv:1711.05101).
-    """
-    import tensorflow as tf
-
-    rate = tf.keras.optimizers.schedules.CosineDecay(lr, total_steps, alpha=0.01) if schedule == "cosine" else lr
-    optimizer = tf.keras.optimizers.Adam(learning_rate=rate, weight_decay=weight_decay or None)
-    model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
-    model.optimizer.build(model.trainable_variables)  # so that a saved training finds a place for Adam's moments
-    # Where the first step makes these variables, TensorFlow traces it twice, which takes seconds
-    model.compiled_loss.build(model.output)
-    model.compiled_metrics.build(model.output, tf.zeros((1,)))
-
-
-def write_history(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Write one row an epoch as CSV, HISTORY_COLUMNS, floats in full."""
-    write_rows(path, HISTORY_COLUMNS, [tuple(row[name] for name in HISTORY_COLUMNS) for row in history])
+    from fakeface.distribution import Distribution
+    from fakeface.training_callbacks import EpochListener
 
 
 @dataclass(frozen=True)

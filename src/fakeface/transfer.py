@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import re
@@ -16,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from fakeface.archives import NO_SPACE, Progress, archive_kind, check_readable
 from fakeface.errors import UserError
+from fakeface.system.checksums import file_digests
 
 if TYPE_CHECKING:
     import requests
 
-_BLOCK: Final = 1 << 20
 _NETWORK_BLOCK: Final = 1 << 16  # a connection that breaks costs the block that was under way
 _TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds between two bytes
 _LONGEST_WAIT: Final = 60.0  # seconds
@@ -205,17 +204,6 @@ def _check_archive(path: Path) -> None:
         check_readable(path)
     except UserError as error:
         raise RefusedError(str(error).partition(";")[0].replace(f"{path} ", "it ")) from error
-
-
-def file_digests(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
-    """Hexadecimal digests of a file, read once for all of them."""
-    hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
-    if hashes:
-        with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                for digest in hashes.values():
-                    digest.update(block)
-    return {name: digest.hexdigest() for name, digest in hashes.items()}
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fakeface.constants import HELDOUT, STAGES
-from fakeface.tracking.identity import read_yaml
+from fakeface.system.project import read_yaml
 
 
 def hashes_of(project_root: Path) -> dict[str, str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fakeface.constants import HELDOUT, STAGES
+from fakeface.system.project import read_yaml
 from fakeface.tracking import dvc_lock
-from fakeface.tracking.identity import read_yaml
 from fakeface.tracking.ledger import known_row
 from fakeface.tracking.requirements import pinned_requirements
 from fakeface.tracking.result import Detector, Result, digest

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+from fakeface.system.project import main_folder, private_folder, read_yaml
 
 _CODE = ("src", "pipeline", "dvc.yaml")  # what, beside params.yaml and the data, decides the result of a run
 
@@ -45,22 +45,6 @@ class Experiment:
     def as_json(self) -> dict[str, Any]:
         """Everything as JSON types; `Experiment(**…)` is the way back."""
         return {**asdict(self), "tags": dict(self.tags)}
-
-
-def main_folder(project_root: Path, environ: Mapping[str, str] = os.environ) -> Path:
-    """The folder that outlives the run: DVC_ROOT names it even from the temporary workspace of a queued experiment."""
-    return Path(environ.get("DVC_ROOT") or project_root).resolve()
-
-
-def private_folder(main: Path, *parts: str) -> Path:
-    """A folder under `.fakeface`, which git ignores by a file of its own."""
-    root = main / ".fakeface"
-    folder = root.joinpath(*parts)
-    folder.mkdir(parents=True, exist_ok=True)
-    ignore = root / ".gitignore"
-    if not ignore.exists():
-        ignore.write_text("*\n")
-    return folder
 
 
 def identify(project_root: Path, environ: Mapping[str, str] = os.environ) -> Experiment:
@@ -156,15 +140,6 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may run under a number that has no name
         return str(os.getuid())
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping, parsed by the fast parser where there is one; empty where there is no such file or mapping."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError):  # whoever needs the file complains about it
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _sha256(text: str) -> str:

@@ -13,8 +13,9 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fakeface.system.project import main_folder, private_folder
 from fakeface.tracking import addresses, dvc_command, local_files, undelivered
-from fakeface.tracking.identity import Experiment, identify, main_folder, private_folder
+from fakeface.tracking.identity import Experiment, identify
 
 
 @dataclass(frozen=True)

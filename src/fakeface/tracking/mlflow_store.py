@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fakeface.system.project import private_folder
 from fakeface.tracking import alive, comparison, local_files
-from fakeface.tracking.identity import Experiment, private_folder
+from fakeface.tracking.identity import Experiment
 from fakeface.tracking.ledger import Ledger
 from fakeface.tracking.rows import CHILD, DETECTOR, EVALUATED, KEY, RESULT, STAGE, WHOLE, Rows
 from fakeface.tracking.undelivered import Event

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fakeface.constants import HELDOUT, LABELS, STAGES
 from fakeface.errors import UserError
+from fakeface.system.project import private_folder
 from fakeface.tracking import alive
-from fakeface.tracking.identity import private_folder
 from fakeface.tracking.mlflow_store import MlflowStore, quiet_mlflow
 from fakeface.tracking.page import opened_store
 from fakeface.tracking.registry import CANDIDATE, CHAMPION, REGISTERED

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from fakeface.system.project import main_folder, private_folder
 from fakeface.tracking import alive, local_files, undelivered
 from fakeface.tracking.addresses import without_password
-from fakeface.tracking.identity import main_folder, private_folder
 from fakeface.tracking.mlflow_store import MlflowStore
 from fakeface.tracking.reasons import is_away, is_gone, reason
 from fakeface.tracking.undelivered import Event

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fakeface.constants import STAGES
+from fakeface.system.project import private_folder
 from fakeface.tracking import alive, comparison, local_files
 from fakeface.tracking.addresses import LOCAL
-from fakeface.tracking.identity import Experiment, private_folder
+from fakeface.tracking.identity import Experiment
 from fakeface.tracking.ledger import Ledger
 from fakeface.tracking.naming import clean_name, same, short_value
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from fakeface.errors import UserError
 from fakeface.stopping import SILENT_SIGNALS, ended_by_signals
+from fakeface.system.project import main_folder, private_folder
 from fakeface.tracking import alive, dvc_command, hardware, undelivered
-from fakeface.tracking.identity import Experiment, identify, main_folder, private_folder
+from fakeface.tracking.identity import Experiment, identify
 from fakeface.tracking.ledger import Ledger, Row
 from fakeface.tracking.naming import clean_name, flat_parameters, last_words
 from fakeface.tracking.recorder import Recorder, never_in_the_way

@@ -1,0 +1,1 @@
+"""Stage download: sources fetched, checked and copied to datasets/raw."""

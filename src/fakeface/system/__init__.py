@@ -1,0 +1,1 @@
+"""Files, locks, checksums, archives, processes and signals: nothing here knows of images or models."""
