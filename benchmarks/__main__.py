@@ -17,7 +17,7 @@ import click
 from benchmarks.command import DATA
 from benchmarks.faces import ROOT, SAMPLE
 from benchmarks.table import Row, markdown, put_into
-from fakeface.errors import UserError, one_sentence_errors
+from fakeface.system.errors import UserError, one_sentence_errors
 
 PARTS = ("training", "reading", "scoring", "startup", "memory", "recipes", "accuracy")
 ON_IMAGES = ("training", "reading", "scoring", "recipes", "accuracy")

@@ -12,7 +12,7 @@ import click
 
 from benchmarks.faces import SAMPLE
 from benchmarks.table import Row, markdown
-from fakeface.errors import one_sentence_errors
+from fakeface.system.errors import one_sentence_errors
 
 DATA = click.option(
     "--data",

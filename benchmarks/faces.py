@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fakeface.errors import UserError
 from fakeface.image_files import list_images
 from fakeface.images import IMAGE_SIZE, read_image
 from fakeface.params import load_params
 from fakeface.preprocessing import Crop
 from fakeface.store import StoredImage, write_store
+from fakeface.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample"

@@ -21,7 +21,7 @@ from benchmarks.startup import STAGE
 from benchmarks.table import Row
 from fakeface.images import IMAGE_SIZE
 from fakeface.store import FACTS, IMAGES, MANIFEST, StoredImage
-from fakeface.tables import write_proven_json, write_rows
+from fakeface.system.serialization import write_proven_json, write_rows
 
 VALID = 256  # images; scoring them takes time, and each is let go
 LOOK = 0.05  # s between two looks at the memory

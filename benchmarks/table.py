@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 BEGIN = "<!-- `make bench` writes from here -->"
 END = "<!-- to here -->"

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from fakeface.audit import PAGE, audit_dataset
-from fakeface.errors import one_sentence_errors
 from fakeface.params import load_params
+from fakeface.system.errors import one_sentence_errors
 
 
 def main() -> None:

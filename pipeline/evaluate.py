@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fakeface.constants import HELDOUT, STAGES
-from fakeface.errors import one_sentence_errors
 from fakeface.params import experiment_parameters, load_params
+from fakeface.system.errors import one_sentence_errors
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
         from fakeface.scored_sets import evaluate_checkpoints, robustness_of_checkpoint
         from fakeface.store import open_store
         from fakeface.system.project import main_folder, private_folder
-        from fakeface.tables import read_json, read_rows, write_json
+        from fakeface.system.serialization import read_json, read_rows, write_json
         from fakeface.tracking.identity import identify
         from fakeface.training_state import remove_finished
 

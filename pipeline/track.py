@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fakeface.errors import one_sentence_errors
+from fakeface.system.errors import one_sentence_errors
 from fakeface.tracking import record_experiment
 
 

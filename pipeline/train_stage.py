@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from fakeface.cluster import Cluster, cluster_of
 from fakeface.constants import STAGES
-from fakeface.errors import UserError, one_sentence_errors
 from fakeface.params import Params, experiment_parameters, load_params
-from fakeface.stopping import ended_by_signals
-from fakeface.tables import write_json
+from fakeface.system.errors import UserError, one_sentence_errors
+from fakeface.system.serialization import write_json
+from fakeface.system.signals import ended_by_signals
 
 if TYPE_CHECKING:
     from fakeface import tracking
@@ -46,8 +46,8 @@ def main(arguments: list[str]) -> None:
 def train(params: Params, stage: str, run: tracking.Run, cluster: Cluster | None) -> None:
     """Train one stage with its curves going to `run`, and write its files."""
     from fakeface.checkpoints import read_facts
-    from fakeface.disk import make_folder
     from fakeface.stage_inputs import stage_digest
+    from fakeface.system.filesystem import make_folder
     from fakeface.system.project import main_folder, private_folder
 
     previous = _checkpoint_before(stage)

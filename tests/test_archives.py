@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from fakeface.archives import Limits, archive_kind, check_readable, read_record, unpack
-from fakeface.errors import UserError
+from fakeface.system.archives import Limits, archive_kind, check_readable, read_record, unpack
+from fakeface.system.errors import UserError
 
 GIB = 1 << 30
 

@@ -21,7 +21,6 @@ from fakeface.audit import audit_dataset
 from fakeface.audited import AuditedImages, audit_images
 from fakeface.collect import collect_sources
 from fakeface.datasets import split_dataset
-from fakeface.errors import UserError
 from fakeface.figure_style import FAKE_COLOUR, REAL_COLOUR
 from fakeface.image_checks import Limits
 from fakeface.measured import measure_pictures
@@ -29,7 +28,8 @@ from fakeface.params import Data, Reencode
 from fakeface.raw import read_collection
 from fakeface.shortcuts import KINDS, Score, shortcut_score
 from fakeface.splits import find_leaks
-from fakeface.tables import read_proven_json, write_proven_json, write_rows
+from fakeface.system.errors import UserError
+from fakeface.system.serialization import read_proven_json, write_proven_json, write_rows
 from picture_folders import data_of, picture, profile_of
 
 SIZE = 64

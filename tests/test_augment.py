@@ -20,7 +20,7 @@ from scipy import ndimage
 from fakeface import augment_arrays as arrays
 from fakeface.augment_steps import OPERATIONS, check_steps
 from fakeface.device import quiet_tensorflow
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 quiet_tensorflow()
 import tensorflow as tf  # noqa: E402

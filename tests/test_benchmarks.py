@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))

@@ -17,8 +17,8 @@ from fakeface.calibration import (
     logit,
     sigmoid,
 )
-from fakeface.errors import UserError
 from fakeface.evaluation import binary_metrics, coverage, expected_calibration_error
+from fakeface.system.errors import UserError
 
 
 def drawn_rows(n: int, slope: float, bias: float, seed: int = 0) -> tuple[Any, Any]:

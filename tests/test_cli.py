@@ -19,7 +19,7 @@ from fakeface.cli import main
 from fakeface.device import quiet_tensorflow
 from fakeface.evaluation import evaluation_report
 from fakeface.preprocessing import Reencoding
-from fakeface.tables import write_json
+from fakeface.system.serialization import write_json
 from faulty_server import LOGIN_PAGE
 from picture_folders import fill_folder, profile_of
 

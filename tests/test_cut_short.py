@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fakeface.archives import unpack
 from fakeface.collect import collect_sources
 from fakeface.datasets import split_dataset
-from fakeface.errors import one_sentence_errors
 from fakeface.raw import verify_raw
+from fakeface.system.archives import unpack
+from fakeface.system.errors import one_sentence_errors
 from picture_folders import data_of, fill_folder, profile_of
 
 PROFILE = profile_of(

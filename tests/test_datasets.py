@@ -15,11 +15,11 @@ import yaml
 
 from fakeface.collect import collect_sources
 from fakeface.datasets import short_sources, split_dataset
-from fakeface.errors import UserError
 from fakeface.images import decode_image
 from fakeface.params import Data, Profile, Source
 from fakeface.preprocessing import Crop
 from fakeface.store import open_store
+from fakeface.system.errors import UserError
 from picture_folders import data_of, fill_folder, picture, picture_bytes, profile_of
 
 ROLES = ("stage1", "stage2", "stage3", "heldout")

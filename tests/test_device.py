@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fakeface.device import _gpu_precision, prepare_tensorflow
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 
 @pytest.mark.parametrize(

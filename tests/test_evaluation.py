@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from fakeface.errors import UserError
 from fakeface.evaluation import (
     binary_metrics,
     bootstrap_intervals,
@@ -29,6 +28,7 @@ from fakeface.evaluation import (
     roc_points,
     wilson_interval,
 )
+from fakeface.system.errors import UserError
 
 # Six faces by hand: two reals right, one real wrong, two fakes right, one fake wrong.
 LABELS = [0, 0, 0, 1, 1, 1]

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from fakeface.archives import Limits
-from fakeface.errors import UserError
 from fakeface.fetch import fetch, pin, read_checksums
 from fakeface.sources import Archive, Checksum, Collection
+from fakeface.system.archives import Limits
 from fakeface.system.checksums import VerifyReport, verify_folder
+from fakeface.system.errors import UserError
 from fakeface.transfer import Patience
 from faulty_server import LOGIN_PAGE, FaultyServer, serving
 

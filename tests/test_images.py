@@ -17,10 +17,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFile
 
-from fakeface.errors import UserError
 from fakeface.image_checks import MAX_BYTES, MAX_PIXELS, RejectedImage
 from fakeface.images import decode_full_size, decode_image, decoder_code, inspect_image, read_image
 from fakeface.preprocessing import Crop, Reencoding
+from fakeface.system.errors import UserError
 from test_dvc_yaml import LIBRARY, imported
 
 CENTRE = Crop(1.0)

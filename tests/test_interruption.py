@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
-from fakeface.errors import UserError, one_sentence_errors
 from fakeface.params import Params, load_params
 from fakeface.stage_inputs import stage_digest
 from fakeface.store import Store
+from fakeface.system.errors import UserError, one_sentence_errors
 from fakeface.training_state import KEPT, Progress, remove_finished, saved_training
 
 PROJECT = Path(__file__).parents[1]

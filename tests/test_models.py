@@ -13,9 +13,9 @@ import pytest
 from fakeface.calibration import Calibration
 from fakeface.checkpoints import CheckpointFacts, Detectors, load_checkpoint, read_facts, save_checkpoint
 from fakeface.device import quiet_tensorflow
-from fakeface.errors import UserError
 from fakeface.models import build_network, with_mirrored_view
 from fakeface.params import load_params
+from fakeface.system.errors import UserError
 
 if TYPE_CHECKING:
     pass

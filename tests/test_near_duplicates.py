@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from fakeface import near_duplicates
-from fakeface.errors import UserError
 from fakeface.images import decode_image
 from fakeface.near_duplicates import LARGEST_MAX_DISTANCE, near_duplicate_groups, perceptual_hash
+from fakeface.system.errors import UserError
 
 
 def portrait(seed: int) -> Image.Image:

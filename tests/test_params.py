@@ -8,9 +8,9 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 
 from fakeface.constants import STAGES
-from fakeface.errors import UserError
 from fakeface.image_checks import MAX_BYTES, MAX_PIXELS
 from fakeface.params import experiment_parameters, load_params
+from fakeface.system.errors import UserError
 
 PROJECT = Path(__file__).parents[1]
 TEXT = (PROJECT / "params.yaml").read_text(encoding="utf-8")

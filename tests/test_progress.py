@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fakeface.progress import bytes_progress, progress
+from fakeface.system.progress import bytes_progress, progress
 
 
 def test_a_long_step_writes_ten_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

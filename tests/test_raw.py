@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from fakeface.collect import collect_sources
-from fakeface.errors import UserError
 from fakeface.origins import choose_profile
 from fakeface.raw import read_collection, verify_raw
-from fakeface.tables import read_proven_json, write_proven_json
+from fakeface.system.errors import UserError
+from fakeface.system.serialization import read_proven_json, write_proven_json
 from picture_folders import data_of, fill_folder, picture_bytes, profile_of
 
 PROFILE = profile_of(people=("real", {"stage1": 1}), machine=("fake", {"stage1": 1}))

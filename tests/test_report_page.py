@@ -29,7 +29,7 @@ from fakeface.reported import ReportedScores
 from fakeface.reports import evaluation_metrics
 from fakeface.scored_sets import Evaluation, ScoredSet
 from fakeface.store import StoredImage, write_store
-from fakeface.tables import write_json, write_rows
+from fakeface.system.serialization import write_json, write_rows
 
 PROJECT = Path(__file__).parents[1]
 CAMERA, GENERATOR = "camera", "gan<b>&co"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tools.tracking_server import mlflow_server, postgres
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 
 @pytest.fixture

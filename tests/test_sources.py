@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fakeface.data.download.identity import identity_reader
-from fakeface.errors import UserError
 from fakeface.sources import Archive, Collection, get_source, label_of, list_sources
+from fakeface.system.errors import UserError
 
 
 def test_all_six_collections_say_what_a_user_must_know() -> None:

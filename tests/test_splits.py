@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from fakeface.errors import UserError
 from fakeface.params import PartCounts, PartShares, Source
 from fakeface.raw import RawFile
 from fakeface.splits import (
@@ -19,6 +18,7 @@ from fakeface.splits import (
     require_every_part,
     split_images,
 )
+from fakeface.system.errors import UserError
 
 SHARES = PartShares(train=0.7, valid=0.2, test=0.1)
 SOURCES: Mapping[str, Source] = {

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pytest
 
 from fakeface.decoded import DecodedImages, decode_files
-from fakeface.errors import UserError
 from fakeface.image_checks import Limits
 from fakeface.images import decode_image
 from fakeface.preprocessing import Crop, Reencoding
 from fakeface.raw import RawFile, Rejected
 from fakeface.store import StoredImage, open_store, write_store
+from fakeface.system.errors import UserError
 from picture_folders import picture_bytes
 
 SIZE = 32

@@ -27,7 +27,7 @@ from click.testing import CliRunner
 from fakeface import tracking
 from fakeface.cli import main
 from fakeface.constants import STAGES
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 from fakeface.tracking import alive, comparison, runs, undelivered
 from fakeface.tracking.addresses import LOCAL, store_name
 from fakeface.tracking.identity import identify

@@ -18,13 +18,13 @@ from fakeface.checkpoints import Detectors, save_checkpoint
 from fakeface.constants import STAGES
 from fakeface.data.image_pool import pool_of
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
-from fakeface.errors import UserError
 from fakeface.inputs import epoch_batches, scoring_dataset, stage_seed, training_dataset
 from fakeface.models import build_network, with_mirrored_view
 from fakeface.params import Params, load_params
 from fakeface.scored_sets import evaluate_checkpoints
 from fakeface.scoring import score_pool
 from fakeface.store import Store
+from fakeface.system.errors import UserError
 from fakeface.training import TrainedStage, build_arguments, train_stage
 from fakeface.training_fit import compile_for_training, fit_stage, write_history
 from fakeface.training_state import saved_training

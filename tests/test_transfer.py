@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import fakeface
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 from fakeface.transfer import Expected, Patience, RefusedError, download, download_from_drive
 from faulty_server import FaultyServer, serving
 
@@ -246,7 +246,7 @@ def test_a_disk_limit_in_the_middle_is_one_sentence_and_keeps_what_came(server: 
 FULL_DISK = """
 import sys
 from pathlib import Path
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 from fakeface.transfer import download
 try:
     download(sys.argv[1], Path("faces.bin"))

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
-from fakeface.errors import one_sentence_errors
 from fakeface.params import load_params
 from fakeface.store import open_store
+from fakeface.system.errors import one_sentence_errors
 from fakeface.training import train_stage
 from fakeface.training_fit import write_history
 from fakeface.training_state import saved_training

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from fakeface.audit_page import audit_page
 from fakeface.audited import IDENTITY, AuditedImages, audit_images
-from fakeface.disk import whole_file
 from fakeface.image_checks import Limits
 from fakeface.jpeg_header import SUBSAMPLINGS
 from fakeface.params import Data
@@ -23,7 +22,8 @@ from fakeface.raw import Rejected, read_collection
 from fakeface.shortcuts import KINDS, Score, shortcut_score, single_fact_score
 from fakeface.side_facts import FORMATS, FileFacts, PictureFacts
 from fakeface.splits import ROLES, find_leaks
-from fakeface.tables import read_json, read_rows, write_json, write_rows
+from fakeface.system.filesystem import whole_file
+from fakeface.system.serialization import read_json, read_rows, write_json, write_rows
 
 PAGE, NUMBERS, TABLE = "audit.html", "audit.json", "image_facts.csv"
 _TOLD = 3  # single facts named for each set

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fakeface.errors import UserError
 from fakeface.image_checks import Limits
 from fakeface.jpeg_header import SUBSAMPLINGS
 from fakeface.measured import Facts, measure_files, measure_pictures
@@ -22,7 +21,8 @@ from fakeface.raw import Collection
 from fakeface.side_facts import FORMATS, FileFacts, PictureFacts
 from fakeface.splits import ROLES, Placed
 from fakeface.store import IMAGES, MANIFEST, StoredImage, open_store
-from fakeface.tables import read_rows
+from fakeface.system.errors import UserError
+from fakeface.system.serialization import read_rows
 
 IDENTITY = ("path", "source", "label", "role", "part", "group")
 _NAMES = {"format": FORMATS, "subsampling": SUBSAMPLINGS}  # facts that number a name

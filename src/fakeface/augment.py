@@ -24,7 +24,7 @@ import tensorflow as tf
 from fakeface import augment_arrays as arrays
 from fakeface import augment_tensors as tensors
 from fakeface.augment_steps import check_steps
-from fakeface.python_calls import CALLS
+from fakeface.system.interpreter_shutdown import CALLS
 
 Tensor = Any  # TensorFlow has no type hints
 Augmentation = Callable[..., Tensor]

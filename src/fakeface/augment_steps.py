@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fakeface.calibration import Calibration
-from fakeface.disk import make_folder, naming
-from fakeface.errors import UserError
 from fakeface.preprocessing import Reencoding
+from fakeface.system.errors import UserError
+from fakeface.system.filesystem import make_folder, naming
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from fakeface.errors import UserError, one_sentence_errors
+from fakeface.system.errors import UserError, one_sentence_errors
 
 
 class _Commands(click.Group):

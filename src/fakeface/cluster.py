@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 _LONGEST_ANSWER = 3.0  # seconds
 _BETWEEN_QUESTIONS = 0.2  # seconds

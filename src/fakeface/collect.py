@@ -13,15 +13,15 @@ from typing import NamedTuple, TypeVar
 
 from fakeface.data.download.identity import identity_reader
 from fakeface.data_manifest import DataManifest, ListedFile, read_data_manifest, refuse_contradictions, refuse_missing
-from fakeface.disk import exclusive, make_folder, naming, whole_file
-from fakeface.errors import UserError
 from fakeface.image_files import list_images
 from fakeface.origins import Origin, find_origins, unnamed_entries
 from fakeface.params import Profile, Source
-from fakeface.progress import progress
 from fakeface.raw import COLLECTED, MANIFEST, Collection, RawFile, Rejected, write_collection
 from fakeface.sources import get_source, label_of
-from fakeface.tables import read_whole_lines
+from fakeface.system.errors import UserError
+from fakeface.system.filesystem import exclusive, make_folder, naming, whole_file
+from fakeface.system.progress import progress
+from fakeface.system.serialization import read_whole_lines
 
 _BLOCK = 1 << 20  # bytes read at once
 _BATCH = 64  # files a task

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from fakeface.errors import UserError
-from fakeface.tables import read_rows, some
+from fakeface.system.errors import UserError
+from fakeface.system.serialization import read_rows, some
 
 DataManifest = Mapping[str, Mapping[str, str]]  # path relative to the data folder: sha256, label, near_duplicate_group
 

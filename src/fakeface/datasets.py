@@ -10,8 +10,6 @@ from typing import Any
 
 from fakeface.constants import HELDOUT, PARTS
 from fakeface.decoded import DecodedImages, decode_files
-from fakeface.disk import clear_folder, exclusive
-from fakeface.errors import UserError
 from fakeface.image_checks import Limits
 from fakeface.near_duplicates import near_duplicate_groups
 from fakeface.params import Data, Profile
@@ -28,7 +26,9 @@ from fakeface.splits import (
     split_images,
 )
 from fakeface.store import StoredImage, write_store
-from fakeface.tables import some, write_json, write_rows
+from fakeface.system.errors import UserError
+from fakeface.system.filesystem import clear_folder, exclusive
+from fakeface.system.serialization import some, write_json, write_rows
 
 
 def split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data, size: int) -> dict[str, Any]:

@@ -23,16 +23,16 @@ import numpy.typing as npt
 import PIL
 
 from fakeface import near_duplicates
-from fakeface.disk import clear_folder, exclusive, make_folder, naming
-from fakeface.errors import UserError
 from fakeface.image_checks import Limits, RejectedImage, read_content
 from fakeface.images import decode_image, decoder_code
 from fakeface.near_duplicates import perceptual_hash
 from fakeface.preprocessing import Crop, Reencoding
-from fakeface.processes import in_processes
-from fakeface.progress import progress
 from fakeface.raw import RawFile, Rejected
-from fakeface.tables import read_whole_lines, some
+from fakeface.system.errors import UserError
+from fakeface.system.filesystem import clear_folder, exclusive, make_folder, naming
+from fakeface.system.parallel import in_processes
+from fakeface.system.progress import progress
+from fakeface.system.serialization import read_whole_lines, some
 
 CHUNK = 64  # images a task
 _READ = 16  # images read at once: few enough to stay in the processor's cache until they are written

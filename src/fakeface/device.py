@@ -8,7 +8,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 # Instructions that multiply bfloat16 in hardware; without them it is slower than float32 (tensorflow issue 42422).
 _BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.cluster import Cluster
-from fakeface.errors import UserError
 from fakeface.inputs import Share
+from fakeface.system.errors import UserError
 
 if TYPE_CHECKING:
     import tensorflow as tf

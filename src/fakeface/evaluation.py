@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.constants import FAKE, LABELS, REAL
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 Floats: TypeAlias = npt.NDArray[np.float64]

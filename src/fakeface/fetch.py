@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fakeface.archives import Limits, Progress, holds_what_was_unpacked, read_record, unpack
-from fakeface.disk import exclusive
-from fakeface.errors import UserError
 from fakeface.image_files import list_images
 from fakeface.sources import Archive, Collection, get_source
+from fakeface.system.archives import Limits, Progress, holds_what_was_unpacked, read_record, unpack
 from fakeface.system.checksums import CHECKSUMS, file_digests
+from fakeface.system.errors import UserError
+from fakeface.system.filesystem import exclusive
 from fakeface.transfer import (
     Expected,
     Patience,

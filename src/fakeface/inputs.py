@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fakeface.data.image_pool import ImagePool, Indices
-from fakeface.python_calls import CALLS
+from fakeface.system.interpreter_shutdown import CALLS
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -19,15 +19,15 @@ import PIL
 from numpy.typing import NDArray
 
 from fakeface import side_facts
-from fakeface.disk import exclusive, naming, whole_file
-from fakeface.errors import UserError
 from fakeface.image_checks import Limits, RejectedImage, read_content
 from fakeface.images import decoder_code
-from fakeface.processes import in_processes
-from fakeface.progress import progress
 from fakeface.raw import RawFile
 from fakeface.side_facts import FileFacts, PictureFacts, measure_file, measure_picture
-from fakeface.tables import read_whole_lines, some
+from fakeface.system.errors import UserError
+from fakeface.system.filesystem import exclusive, naming, whole_file
+from fakeface.system.parallel import in_processes
+from fakeface.system.progress import progress
+from fakeface.system.serialization import read_whole_lines, some
 
 CHUNK = 64  # images a task
 _FEW = 512  # images that are measured sooner than worker processes start

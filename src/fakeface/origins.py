@@ -7,16 +7,16 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from fakeface.archives import holds_what_was_unpacked, read_record, unpack
-from fakeface.disk import exclusive
-from fakeface.errors import UserError
 from fakeface.fetch import Fetched, fetch
 from fakeface.image_files import escaped, is_passed_over
 from fakeface.params import Data, Profile, Source
-from fakeface.progress import bytes_progress
 from fakeface.sources import Collection, get_source
+from fakeface.system.archives import holds_what_was_unpacked, read_record, unpack
 from fakeface.system.checksums import file_digests
-from fakeface.tables import some
+from fakeface.system.errors import UserError
+from fakeface.system.filesystem import exclusive
+from fakeface.system.progress import bytes_progress
+from fakeface.system.serialization import some
 from fakeface.transfer import Patience
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

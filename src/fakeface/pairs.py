@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.constants import FAKE, HELDOUT, REAL
-from fakeface.errors import UserError
 from fakeface.params import Pair
+from fakeface.system.errors import UserError
 
 TEST = "test"
 ALL_HELDOUT = "all held out"

@@ -21,9 +21,9 @@ from pydantic import (
 
 from fakeface.augment_steps import check_steps
 from fakeface.constants import HELDOUT, STAGES
-from fakeface.errors import UserError
 from fakeface.preprocessing import Crop, Reencoding
 from fakeface.sources import get_source
+from fakeface.system.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]

@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from fakeface.calibration import Calibration
 from fakeface.checkpoints import CheckpointFacts, Detectors
-from fakeface.errors import UserError
 from fakeface.image_checks import RejectedImage
 from fakeface.image_files import list_images
 from fakeface.images import read_image
 from fakeface.preprocessing import Crop
 from fakeface.scoring import raw_scores
+from fakeface.system.errors import UserError
 
 if TYPE_CHECKING:
     import tensorflow as tf

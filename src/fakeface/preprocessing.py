@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fakeface.errors import UserError
-from fakeface.progress import progress
 from fakeface.system.checksums import VerifyReport, file_digests, verify_folder
-from fakeface.tables import read_proven_json, read_rows, some, write_proven_json, write_rows
+from fakeface.system.errors import UserError
+from fakeface.system.progress import progress
+from fakeface.system.serialization import read_proven_json, read_rows, some, write_proven_json, write_rows
 
 MANIFEST, REJECTED, COLLECTED = "manifest.csv", "rejected.csv", "collected.json"
 

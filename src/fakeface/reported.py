@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.constants import HELDOUT, LABELS, STAGES
-from fakeface.tables import read_json, read_rows
+from fakeface.system.serialization import read_json, read_rows
 
 if TYPE_CHECKING:
     from fakeface.device import Device

@@ -14,13 +14,13 @@ from fakeface.calibration import Calibration
 from fakeface.checkpoints import Detectors
 from fakeface.constants import HELDOUT, STAGES
 from fakeface.data.image_pool import ImagePool, joined_pools, pool_of
-from fakeface.errors import UserError
 from fakeface.pairs import TEST, face_names, pairs_or_all
 from fakeface.params import Pair
-from fakeface.progress import progress
 from fakeface.robustness import PERTURBATIONS, evenly_drawn_rows, robustness_rows
 from fakeface.scoring import Scores, raw_scores, score_pool
 from fakeface.store import Store
+from fakeface.system.errors import UserError
+from fakeface.system.progress import progress
 
 
 @dataclass(frozen=True)

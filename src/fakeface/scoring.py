@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from fakeface.data.image_pool import ImagePool
 from fakeface.inputs import scoring_dataset
-from fakeface.progress import progress
+from fakeface.system.progress import progress
 
 if TYPE_CHECKING:
     import tensorflow as tf

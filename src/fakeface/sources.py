@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Final, Literal
 
 from fakeface.data.download.identity import CELEBA_IDENTITIES
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 Label = Literal["real", "fake"]
 Method = Literal["http", "drive", "kaggle", "manual"]

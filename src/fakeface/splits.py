@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from fakeface.constants import HELDOUT, LABELS, PARTS, STAGES
-from fakeface.errors import UserError
 from fakeface.params import PartCounts, PartShares, Source
 from fakeface.raw import RawFile, Rejected
+from fakeface.system.errors import UserError
 
 ROLES = (*STAGES, HELDOUT)
 SAME_PERSON = "same person"

@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.constants import LABELS
-from fakeface.disk import clear_folder, naming
-from fakeface.errors import UserError
 from fakeface.preprocessing import Reencoding
-from fakeface.tables import read_proven_json, read_rows, some, write_proven_json, write_rows
+from fakeface.system.errors import UserError
+from fakeface.system.filesystem import clear_folder, naming
+from fakeface.system.serialization import read_proven_json, read_rows, some, write_proven_json, write_rows
 
 IMAGES, MANIFEST, FACTS = "images.npy", "manifest.csv", "store.json"
 _BLOCK = 32  # images read at once

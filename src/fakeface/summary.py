@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fakeface.constants import STAGES
-from fakeface.tables import read_json
+from fakeface.system.serialization import read_json
 
 
 def print_summary(path: Path) -> None:

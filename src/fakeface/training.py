@@ -13,11 +13,11 @@ from fakeface.calibration import Calibration, fit_calibration
 from fakeface.checkpoints import CheckpointFacts
 from fakeface.constants import STAGES
 from fakeface.data.image_pool import ImagePool, pool_of
-from fakeface.errors import UserError
 from fakeface.evaluation import per_pair
 from fakeface.params import Params
 from fakeface.scoring import Scores, score_pool
 from fakeface.store import Store
+from fakeface.system.errors import UserError
 from fakeface.training_fit import FitResult, fit_stage
 from fakeface.training_state import SavedTraining
 

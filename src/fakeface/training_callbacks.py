@@ -12,8 +12,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from fakeface.errors import UserError
-from fakeface.progress import progress
+from fakeface.system.errors import UserError
+from fakeface.system.progress import progress
 from fakeface.training_state import Progress, SavedTraining
 
 # Called after each epoch with its number (from 1) and loss, accuracy, val_loss, val_accuracy, lr, images_per_second.

@@ -15,11 +15,11 @@ import numpy as np
 
 from fakeface.constants import HISTORY_COLUMNS
 from fakeface.data.image_pool import ImagePool
-from fakeface.errors import UserError
 from fakeface.inputs import WHOLE, Share, scoring_dataset, scoring_steps, stage_seed, training_dataset
 from fakeface.params import Params
-from fakeface.stopping import stops_between_steps
-from fakeface.tables import write_rows
+from fakeface.system.errors import UserError
+from fakeface.system.serialization import write_rows
+from fakeface.system.signals import stops_between_steps
 from fakeface.training_state import Progress, SavedTraining
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from fakeface.disk import clear_folder, make_folder
-from fakeface.errors import UserError
-from fakeface.tables import read_json, write_json
+from fakeface.system.errors import UserError
+from fakeface.system.filesystem import clear_folder, make_folder
+from fakeface.system.serialization import read_json, write_json
 
 _TENSORS, _PROGRESS, _DIVERGED, _RESULT = "tensors", "progress.json", "diverged.json", "result.json"
 KEPT = 8  # trainings; a stage that is never finished would stay for ever

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fakeface.archives import NO_SPACE, Progress, archive_kind, check_readable
-from fakeface.errors import UserError
+from fakeface.system.archives import NO_SPACE, Progress, archive_kind, check_readable
 from fakeface.system.checksums import file_digests
+from fakeface.system.errors import UserError
 
 if TYPE_CHECKING:
     import requests

@@ -16,7 +16,7 @@ from mlflow.artifacts import download_artifacts
 
 from fakeface.cli import main
 from fakeface.constants import STAGES
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 from fakeface.tracking import record_experiment
 from fakeface.tracking.page import opened_store
 from pipeline.experiments import start_queue, wait_for_queue

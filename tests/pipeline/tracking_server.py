@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped, unused-ignore]
 from tools.tracking_server import postgres
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 HERE = Path(__file__).parents[2]
 PYTHON, RCLONE = HERE / ".venv-server/bin/python", HERE / ".venv-server/bin/rclone"

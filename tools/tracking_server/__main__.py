@@ -16,7 +16,7 @@ from types import FrameType
 import click
 import filelock
 
-from fakeface.errors import UserError, one_sentence_errors
+from fakeface.system.errors import UserError, one_sentence_errors
 
 from . import child, mlflow_server, object_store, postgres
 

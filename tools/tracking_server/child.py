@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 _LONGEST_STOP = 20.0  # seconds between asking a server to end and ending it
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 from . import child
 

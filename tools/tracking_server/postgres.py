@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 from . import child
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from fakeface import figures
 from fakeface.constants import FINAL_STAGE, LABELS, STAGES
-from fakeface.disk import make_folder
 from fakeface.evaluation import (
     confusion_rows,
     roc_points,
 )
 from fakeface.scored_sets import Evaluation, ScoredSet
-from fakeface.tables import write_json, write_rows
+from fakeface.system.filesystem import make_folder
+from fakeface.system.serialization import write_json, write_rows
 
 _PLOT_COLUMNS = {"roc": ("threshold", "fpr", "tpr"), "confusion": ("actual", "predicted")}
 

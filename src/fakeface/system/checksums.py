@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 if TYPE_CHECKING:
     pass

@@ -65,7 +65,7 @@ def _shown(project_root: Path) -> list[Path]:
 def _result(project_root: Path, of_result: str) -> tuple[dict[str, Any], Result, dict[str, str]]:
     """The experiment's parameters (nested), its result, and the tags that lead to the bytes behind it."""
     from fakeface.params import experiment_parameters, load_params
-    from fakeface.tables import read_json
+    from fakeface.system.serialization import read_json
 
     params = load_params(project_root / "params.yaml")
     parameters = experiment_parameters(params)
@@ -87,7 +87,7 @@ def _result(project_root: Path, of_result: str) -> tuple[dict[str, Any], Result,
 
 def _with_validation(metrics: dict[str, Any], project_root: Path) -> dict[str, Any]:
     """`metrics`, with what each stage reached on validation images beside what it reached on others."""
-    from fakeface.tables import read_json
+    from fakeface.system.serialization import read_json
 
     of_stages = {
         stage: {
@@ -102,7 +102,7 @@ def _with_validation(metrics: dict[str, Any], project_root: Path) -> dict[str, A
 def _detector(project_root: Path, params: Params, metrics: Mapping[str, Any], hashes: Mapping[str, str]) -> Detector:
     from fakeface.checkpoints import read_facts
     from fakeface.model_card import model_card
-    from fakeface.tables import read_json
+    from fakeface.system.serialization import read_json
 
     facts = read_facts(project_root / CHECKPOINT)
     split = read_json(project_root / _REPORTS / "data/split.json")
@@ -126,7 +126,7 @@ def _detector(project_root: Path, params: Params, metrics: Mapping[str, Any], ha
 
 def heldout_digest(project_root: Path, hashes: Mapping[str, str]) -> str:
     """What tells one held-out set from another: DVC's hash of its images, and which of them were scored, as what."""
-    from fakeface.tables import read_rows
+    from fakeface.system.serialization import read_rows
 
     rows = read_rows(project_root / _REPORTS / "scores.csv", ("set", "path", "label"))
     scored = sorted(f"{row['path']},{row['label']}" for row in rows if row["set"] == HELDOUT)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 from fakeface.tracking import comparison, local_files, undelivered
 from fakeface.tracking.addresses import without_password
 from fakeface.tracking.identity import identify

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fakeface.constants import HELDOUT, LABELS, STAGES
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 from fakeface.system.project import private_folder
 from fakeface.tracking import alive
 from fakeface.tracking.mlflow_store import MlflowStore, quiet_mlflow
@@ -88,7 +88,7 @@ def _contender(store: MlflowStore, version: Any) -> Contender:
     import numpy as np
 
     from fakeface.gate import Contender
-    from fakeface.tables import read_rows
+    from fakeface.system.serialization import read_rows
 
     final = STAGES[-1]
     with tempfile.TemporaryDirectory() as folder:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fakeface.errors import UserError
-from fakeface.stopping import SILENT_SIGNALS, ended_by_signals
+from fakeface.system.errors import UserError
 from fakeface.system.project import main_folder, private_folder
+from fakeface.system.signals import SILENT_SIGNALS, ended_by_signals
 from fakeface.tracking import alive, dvc_command, hardware, undelivered
 from fakeface.tracking.identity import Experiment, identify
 from fakeface.tracking.ledger import Ledger, Row

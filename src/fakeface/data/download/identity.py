@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 IdentityReader = Callable[[str], str | None]
 

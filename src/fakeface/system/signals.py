@@ -11,7 +11,7 @@ from types import FrameType
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 _SHELLS = {"sh", "dash", "bash", "zsh", "fish", "ksh"}
 SILENT_SIGNALS = (signal.SIGTERM, signal.SIGHUP)  # end a process without a word, unless it has a handler

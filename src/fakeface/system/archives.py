@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
 
 Progress = Callable[[str, int, int | None], None]  # what, bytes done, bytes in all where known
 

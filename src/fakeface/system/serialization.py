@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fakeface.disk import whole_file
-from fakeface.errors import UserError
+from fakeface.system.errors import UserError
+from fakeface.system.filesystem import whole_file
 
 _SUM = "sha256_of_the_above"
 
