@@ -21,7 +21,6 @@ from fakeface.audit import audit_dataset
 from fakeface.audited import AuditedImages, audit_images
 from fakeface.collect import collect_sources
 from fakeface.datasets import split_dataset
-from fakeface.figure_style import FAKE_COLOUR, REAL_COLOUR
 from fakeface.image_checks import Limits
 from fakeface.measured import measure_pictures
 from fakeface.params import Data, Reencode
@@ -30,6 +29,7 @@ from fakeface.shortcuts import KINDS, Score, shortcut_score
 from fakeface.splits import find_leaks
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import read_proven_json, write_proven_json, write_rows
+from fakeface.visualization.style import FAKE_COLOUR, REAL_COLOUR
 from picture_folders import data_of, picture, profile_of
 
 SIZE = 64

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fakeface import figures
 from fakeface.evaluation import evaluation_report
-from fakeface.figure_style import SERIES
+from fakeface.visualization.style import SERIES
 
 _RNG = np.random.default_rng(0)
 LABELS = np.repeat([0, 1], 60)

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fakeface.audited import AuditedImages
-from fakeface.figure_style import FAKE_COLOUR, REAL_COLOUR
 from fakeface.side_facts import FULL_SIZE_BANDS, PICTURE_BANDS
-from fakeface.svg_drawing import svg_drawing
+from fakeface.visualization.style import FAKE_COLOUR, REAL_COLOUR
+from fakeface.visualization.svg import svg_drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

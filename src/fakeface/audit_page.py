@@ -10,8 +10,8 @@ from fakeface import audit_words
 from fakeface.audit_figures import draw_spectra, draw_strips
 from fakeface.audited import AuditedImages
 from fakeface.constants import HELDOUT, PARTS, STAGES
-from fakeface.html_page import render_page
 from fakeface.shortcuts import KINDS
+from fakeface.visualization.html_page import render_page
 
 TEMPLATE = Path(__file__).with_name("audit.html.jinja")
 _PLACES = [(stage, part) for stage in STAGES for part in PARTS] + [(HELDOUT, HELDOUT)]

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from fakeface.constants import FAKE, LABELS, REAL
 from fakeface.evaluation import CALIBRATION_BINS, binary_metrics, checked_rows, reliability_rows, roc_points
-from fakeface.figure_style import FAINT, FAKE_COLOUR, INK, REAL_COLOUR, SERIES, STYLE
 from fakeface.system.filesystem import naming
+from fakeface.visualization.style import FAINT, FAKE_COLOUR, INK, REAL_COLOUR, SERIES, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

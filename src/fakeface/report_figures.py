@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fakeface.constants import HELDOUT, STAGES
 from fakeface.figures import ScoredSet, plot_history, plot_reliability, plot_roc, plot_score_distributions
 from fakeface.reported import Reported, ReportedScores
-from fakeface.svg_drawing import svg_drawing
+from fakeface.visualization.svg import svg_drawing
 
 _FINAL = STAGES[-1]
 

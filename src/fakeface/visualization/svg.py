@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from html import escape
 from typing import TYPE_CHECKING
 
-from fakeface.figure_style import FAINT, INK, STYLE
+from fakeface.visualization.style import FAINT, INK, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

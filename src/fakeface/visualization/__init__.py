@@ -1,0 +1,1 @@
+"""Style, SVG and HTML pages."""
