@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fakeface.image_files import list_images
-from fakeface.images import IMAGE_SIZE, read_image
+from fakeface.images.decoding import IMAGE_SIZE, read_image
+from fakeface.images.discovery import list_images
+from fakeface.images.preprocessing import Crop
 from fakeface.params import load_params
-from fakeface.preprocessing import Crop
 from fakeface.store import StoredImage, write_store
 from fakeface.system.errors import UserError
 

@@ -100,9 +100,9 @@ def predict(turns: Turns, folder: Path, recipe: str) -> None:
     """Score a folder of JPEGs a turn, as `fakeface predict` does after it has loaded its network."""
     from fakeface.checkpoints import CheckpointFacts
     from fakeface.device import prepare_tensorflow
+    from fakeface.images.preprocessing import Crop
     from fakeface.models import with_mirrored_view
     from fakeface.predict import score_files
-    from fakeface.preprocessing import Crop
 
     params = params_of(recipe)
     device = prepare_tensorflow(params.device, params.precision, params.seed, deterministic=False)

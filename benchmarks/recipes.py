@@ -14,7 +14,7 @@ from benchmarks.faces import ROOT, faces
 from benchmarks.table import Row
 from benchmarks.turns import Job, take_turns
 from fakeface.constants import STAGES
-from fakeface.image_files import list_images
+from fakeface.images.discovery import list_images
 from fakeface.params import Params, load_params
 
 RECIPES = ("default", "seed")

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from benchmarks.striped_jpegs import drawn_pictures, write_folder
-from fakeface.images import decode_image
-from fakeface.preprocessing import Crop
+from fakeface.images.decoding import decode_image
+from fakeface.images.preprocessing import Crop
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIZE, COMPARED = 128, 2000  # pixels a side; images in the comparison with Pillow

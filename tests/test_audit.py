@@ -21,7 +21,7 @@ from fakeface.audit import audit_dataset
 from fakeface.audited import AuditedImages, audit_images
 from fakeface.collect import collect_sources
 from fakeface.datasets import split_dataset
-from fakeface.image_checks import Limits
+from fakeface.images.validation import Limits
 from fakeface.measured import measure_pictures
 from fakeface.params import Data, Reencode
 from fakeface.raw import read_collection

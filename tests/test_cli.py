@@ -18,7 +18,7 @@ from fakeface.checkpoints import CheckpointFacts, save_checkpoint
 from fakeface.cli import main
 from fakeface.device import quiet_tensorflow
 from fakeface.evaluation import evaluation_report
-from fakeface.preprocessing import Reencoding
+from fakeface.images.preprocessing import Reencoding
 from fakeface.system.serialization import write_json
 from faulty_server import LOGIN_PAGE
 from picture_folders import fill_folder, profile_of
@@ -83,8 +83,8 @@ def test_predict_scores_files_and_folders(checkpoint: Path, tmp_path: Path) -> N
 
 def test_predict_gives_the_scores_of_the_pipeline(checkpoint: Path, tmp_path: Path) -> None:
     from fakeface.checkpoints import load_checkpoint
-    from fakeface.images import read_image
-    from fakeface.preprocessing import Crop
+    from fakeface.images.decoding import read_image
+    from fakeface.images.preprocessing import Crop
 
     save_picture(tmp_path / "one.png", 1)
     result = CliRunner().invoke(main, ["predict", str(tmp_path / "one.png"), "--checkpoint", str(checkpoint)])
@@ -107,8 +107,8 @@ def test_predict_names_an_image_it_cannot_use(checkpoint: Path, tmp_path: Path) 
 
 def test_files_decoded_side_by_side_keep_their_order_scores_and_reasons(checkpoint: Path, tmp_path: Path) -> None:
     from fakeface.checkpoints import load_checkpoint
+    from fakeface.images.preprocessing import Crop
     from fakeface.predict import score_files
-    from fakeface.preprocessing import Crop
 
     files = [tmp_path / f"{number}.png" for number in range(9)]
     for number, file in enumerate(files):

@@ -17,9 +17,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFile
 
-from fakeface.image_checks import MAX_BYTES, MAX_PIXELS, RejectedImage
-from fakeface.images import decode_full_size, decode_image, decoder_code, inspect_image, read_image
-from fakeface.preprocessing import Crop, Reencoding
+from fakeface.images.decoding import decode_full_size, decode_image, decoder_code, inspect_image, read_image
+from fakeface.images.preprocessing import Crop, Reencoding
+from fakeface.images.validation import MAX_BYTES, MAX_PIXELS, RejectedImage
 from fakeface.system.errors import UserError
 from test_dvc_yaml import LIBRARY, imported
 
@@ -581,7 +581,7 @@ def test_threads_get_what_one_thread_gets() -> None:
 
 
 def test_the_decoder_does_not_load_tensorflow() -> None:
-    code = "import sys, fakeface.images; sys.exit('tensorflow' in sys.modules or 'cv2' in sys.modules)"
+    code = "import sys, fakeface.images.decoding; sys.exit('tensorflow' in sys.modules or 'cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

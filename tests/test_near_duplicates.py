@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from fakeface import near_duplicates
-from fakeface.images import decode_image
+from fakeface.images.decoding import decode_image
 from fakeface.near_duplicates import LARGEST_MAX_DISTANCE, near_duplicate_groups, perceptual_hash
 from fakeface.system.errors import UserError
 

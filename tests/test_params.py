@@ -8,7 +8,7 @@ import pytest
 from dvc.utils.hydra import apply_overrides
 
 from fakeface.constants import STAGES
-from fakeface.image_checks import MAX_BYTES, MAX_PIXELS
+from fakeface.images.validation import MAX_BYTES, MAX_PIXELS
 from fakeface.params import experiment_parameters, load_params
 from fakeface.system.errors import UserError
 

@@ -17,10 +17,10 @@ from fakeface.constants import STAGES
 from fakeface.data.image_pool import pool_of
 from fakeface.datasets import split_dataset
 from fakeface.device import quiet_tensorflow
+from fakeface.images.preprocessing import Crop
 from fakeface.inputs import scoring_dataset
 from fakeface.params import Profile, Reencode, Source
 from fakeface.predict import score_files
-from fakeface.preprocessing import Crop
 from fakeface.store import open_store
 from picture_folders import data_of, picture
 

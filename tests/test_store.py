@@ -14,9 +14,9 @@ import numpy.typing as npt
 import pytest
 
 from fakeface.decoded import DecodedImages, decode_files
-from fakeface.image_checks import Limits
-from fakeface.images import decode_image
-from fakeface.preprocessing import Crop, Reencoding
+from fakeface.images.decoding import decode_image
+from fakeface.images.preprocessing import Crop, Reencoding
+from fakeface.images.validation import Limits
 from fakeface.raw import RawFile, Rejected
 from fakeface.store import StoredImage, open_store, write_store
 from fakeface.system.errors import UserError

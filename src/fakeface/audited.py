@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fakeface.image_checks import Limits
-from fakeface.jpeg_header import SUBSAMPLINGS
+from fakeface.images.jpeg_metadata import SUBSAMPLINGS
+from fakeface.images.preprocessing import Reencoding
+from fakeface.images.validation import Limits
 from fakeface.measured import Facts, measure_files, measure_pictures
 from fakeface.near_duplicates import near_duplicate_groups, perceptual_hash
-from fakeface.preprocessing import Reencoding
 from fakeface.raw import Collection
 from fakeface.side_facts import FORMATS, FileFacts, PictureFacts
 from fakeface.splits import ROLES, Placed

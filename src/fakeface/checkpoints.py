@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fakeface.calibration import Calibration
-from fakeface.preprocessing import Reencoding
+from fakeface.images.preprocessing import Reencoding
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import make_folder, naming
 

@@ -187,7 +187,7 @@ def fetch(names: tuple[str, ...], into: Path | None) -> None:
 @click.option("--raw", type=click.Path(path_type=Path), default=Path("datasets/raw"), show_default=True)
 def verify(raw: Path) -> None:
     """Compare every raw file with its manifest: name each one missing, changed or added (exit code 2)."""
-    from fakeface.image_files import escaped
+    from fakeface.images.discovery import escaped
     from fakeface.raw import verify_raw
 
     report = verify_raw(raw)
@@ -219,7 +219,7 @@ def predict(images: tuple[Path, ...], checkpoint: Path, crop: str) -> None:
 
     Prints a CSV row for each image; one that cannot be used is named on stderr, and the exit code is 2.
     """
+    from fakeface.images.preprocessing import Crop
     from fakeface.predict import print_predictions
-    from fakeface.preprocessing import Crop
 
     raise SystemExit(print_predictions(images, checkpoint, Crop.parse(crop)))

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 
 from fakeface.data.download.identity import identity_reader
 from fakeface.data_manifest import DataManifest, ListedFile, read_data_manifest, refuse_contradictions, refuse_missing
-from fakeface.image_files import list_images
+from fakeface.images.discovery import list_images
 from fakeface.origins import Origin, find_origins, unnamed_entries
 from fakeface.params import Profile, Source
 from fakeface.raw import COLLECTED, MANIFEST, Collection, RawFile, Rejected, write_collection

@@ -10,10 +10,10 @@ from typing import Any
 
 from fakeface.constants import HELDOUT, PARTS
 from fakeface.decoded import DecodedImages, decode_files
-from fakeface.image_checks import Limits
+from fakeface.images.preprocessing import Reencoding
+from fakeface.images.validation import Limits
 from fakeface.near_duplicates import near_duplicate_groups
 from fakeface.params import Data, Profile
-from fakeface.preprocessing import Reencoding
 from fakeface.raw import Collection, Rejected, read_collection
 from fakeface.splits import (
     ROLES,

@@ -23,10 +23,10 @@ import numpy.typing as npt
 import PIL
 
 from fakeface import near_duplicates
-from fakeface.image_checks import Limits, RejectedImage, read_content
-from fakeface.images import decode_image, decoder_code
+from fakeface.images.decoding import decode_image, decoder_code
+from fakeface.images.preprocessing import Crop, Reencoding
+from fakeface.images.validation import Limits, RejectedImage, read_content
 from fakeface.near_duplicates import perceptual_hash
-from fakeface.preprocessing import Crop, Reencoding
 from fakeface.raw import RawFile, Rejected
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import clear_folder, exclusive, make_folder, naming

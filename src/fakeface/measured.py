@@ -19,8 +19,8 @@ import PIL
 from numpy.typing import NDArray
 
 from fakeface import side_facts
-from fakeface.image_checks import Limits, RejectedImage, read_content
-from fakeface.images import decoder_code
+from fakeface.images.decoding import decoder_code
+from fakeface.images.validation import Limits, RejectedImage, read_content
 from fakeface.raw import RawFile
 from fakeface.side_facts import FileFacts, PictureFacts, measure_file, measure_picture
 from fakeface.system.errors import UserError

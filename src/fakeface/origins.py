@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from fakeface.fetch import Fetched, fetch
-from fakeface.image_files import escaped, is_passed_over
+from fakeface.images.discovery import escaped, is_passed_over
 from fakeface.params import Data, Profile, Source
 from fakeface.sources import Collection, get_source
 from fakeface.system.archives import holds_what_was_unpacked, read_record, unpack

@@ -21,7 +21,7 @@ from pydantic import (
 
 from fakeface.augment_steps import check_steps
 from fakeface.constants import HELDOUT, STAGES
-from fakeface.preprocessing import Crop, Reencoding
+from fakeface.images.preprocessing import Crop, Reencoding
 from fakeface.sources import get_source
 from fakeface.system.errors import UserError
 

@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from fakeface.calibration import Calibration
 from fakeface.checkpoints import CheckpointFacts, Detectors
-from fakeface.image_checks import RejectedImage
-from fakeface.image_files import list_images
-from fakeface.images import read_image
-from fakeface.preprocessing import Crop
+from fakeface.images.decoding import read_image
+from fakeface.images.discovery import list_images
+from fakeface.images.preprocessing import Crop
+from fakeface.images.validation import RejectedImage
 from fakeface.scoring import raw_scores
 from fakeface.system.errors import UserError
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from fakeface.image_checks import MAX_BYTES, MAX_PIXELS
-from fakeface.images import decode_full_size, inspect_image
-from fakeface.jpeg_header import SUBSAMPLINGS
+from fakeface.images.decoding import decode_full_size, inspect_image
+from fakeface.images.jpeg_metadata import SUBSAMPLINGS
+from fakeface.images.validation import MAX_BYTES, MAX_PIXELS
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
 PICTURE_BANDS = 8  # of the reduced picture, in equal steps up to the finest pattern that its pixels can hold

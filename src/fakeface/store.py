@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.constants import LABELS
-from fakeface.preprocessing import Reencoding
+from fakeface.images.preprocessing import Reencoding
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import clear_folder, naming
 from fakeface.system.serialization import read_proven_json, read_rows, some, write_proven_json, write_rows

@@ -16,8 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFile, JpegImagePlugin
 
-from fakeface import image_checks, jpeg_header, preprocessing
-from fakeface.image_checks import (
+from fakeface.images.decoding import jpeg_metadata as jpeg_header
+from fakeface.images.decoding import preprocessing
+from fakeface.images.decoding import validation as image_checks
+from fakeface.images.jpeg_metadata import jpeg_quality, subsampling
+from fakeface.images.preprocessing import WHOLE, Crop, Reencoding
+from fakeface.images.validation import (
     JPEG_END,
     MAX_BYTES,
     MAX_PIXELS,
@@ -27,8 +31,6 @@ from fakeface.image_checks import (
     read_content,
     rejecting,
 )
-from fakeface.jpeg_header import jpeg_quality, subsampling
-from fakeface.preprocessing import WHOLE, Crop, Reencoding
 
 IMAGE_SIZE = 128  # pixels a side
 BACKGROUND = (255, 255, 255)  # under transparent pixels: white, as a web page shows them
