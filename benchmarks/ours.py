@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.faces import ROOT
 from benchmarks.turns import Turns
-from fakeface.calibration import Calibration
+from fakeface.metrics.calibration import Calibration
 from fakeface.params import Params, load_params
 
 EPOCHS = 1000  # more than any measurement lasts

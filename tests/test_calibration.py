@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from fakeface.calibration import (
+from fakeface.metrics.calibration import (
     SLOPE_BOUNDS,
     Calibration,
     fit_calibration,
@@ -17,7 +17,7 @@ from fakeface.calibration import (
     logit,
     sigmoid,
 )
-from fakeface.evaluation import binary_metrics, coverage, expected_calibration_error
+from fakeface.metrics.classification import binary_metrics, coverage, expected_calibration_error
 from fakeface.system.errors import UserError
 
 

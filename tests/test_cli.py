@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from fakeface.calibration import Calibration
 from fakeface.checkpoints import CheckpointFacts, save_checkpoint
 from fakeface.cli import main
 from fakeface.device import quiet_tensorflow
-from fakeface.evaluation import evaluation_report
 from fakeface.images.preprocessing import Reencoding
+from fakeface.metrics.calibration import Calibration
+from fakeface.metrics.classification import evaluation_report
 from fakeface.system.serialization import write_json
 from faulty_server import LOGIN_PAGE
 from picture_folders import fill_folder, profile_of

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from fakeface.evaluation import (
+from fakeface.metrics.classification import (
     binary_metrics,
     bootstrap_intervals,
     confusion_rows,
@@ -296,7 +296,5 @@ def test_rows_that_are_no_scores_are_a_programming_error(labels: Any, scores: An
 
 
 def test_evaluation_needs_no_tensorflow() -> None:
-    code = (
-        "import sys, fakeface.evaluation, fakeface.calibration; assert not {'tensorflow', 'sklearn'} & set(sys.modules)"
-    )
+    code = "import sys, fakeface.metrics.classification, fakeface.metrics.calibration; assert not {'tensorflow', 'sklearn'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

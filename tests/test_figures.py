@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from fakeface import figures
-from fakeface.evaluation import evaluation_report
+from fakeface.metrics.classification import evaluation_report
 from fakeface.visualization.style import SERIES
 
 _RNG = np.random.default_rng(0)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fakeface.gate import Contender, decide, difference_interval
+from fakeface.metrics.model_comparison import Contender, decide, difference_interval
 
 IMAGES = 200
 METRIC = "balanced_accuracy"

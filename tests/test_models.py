@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from fakeface.calibration import Calibration
 from fakeface.checkpoints import CheckpointFacts, Detectors, load_checkpoint, read_facts, save_checkpoint
 from fakeface.device import quiet_tensorflow
+from fakeface.metrics.calibration import Calibration
 from fakeface.models import build_network, with_mirrored_view
 from fakeface.params import load_params
 from fakeface.system.errors import UserError

@@ -20,9 +20,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from browser import browser
-from fakeface.calibration import Calibration
 from fakeface.cli import main
 from fakeface.constants import STAGES
+from fakeface.metrics.calibration import Calibration
 from fakeface.mistakes import hardest_mistakes
 from fakeface.params import Pair, experiment_parameters, load_params
 from fakeface.reported import ReportedScores

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fakeface.calibration import Calibration
 from fakeface.constants import STAGES
-from fakeface.evaluation import expected_calibration_error
+from fakeface.metrics.calibration import Calibration
+from fakeface.metrics.classification import expected_calibration_error
 from fakeface.params import Pair
 from fakeface.reports import evaluation_metrics
 from fakeface.scored_sets import Evaluation, ScoredSet

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from fakeface.calibration import Calibration
 from fakeface.checkpoints import CheckpointFacts
 from fakeface.collect import collect_sources
 from fakeface.constants import STAGES
@@ -19,6 +18,7 @@ from fakeface.datasets import split_dataset
 from fakeface.device import quiet_tensorflow
 from fakeface.images.preprocessing import Crop
 from fakeface.inputs import scoring_dataset
+from fakeface.metrics.calibration import Calibration
 from fakeface.params import Profile, Reencode, Source
 from fakeface.predict import score_files
 from fakeface.store import open_store

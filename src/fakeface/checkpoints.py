@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fakeface.calibration import Calibration
 from fakeface.images.preprocessing import Reencoding
+from fakeface.metrics.calibration import Calibration
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import make_folder, naming
 

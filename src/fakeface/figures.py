@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.constants import FAKE, LABELS, REAL
-from fakeface.evaluation import CALIBRATION_BINS, binary_metrics, checked_rows, reliability_rows, roc_points
+from fakeface.metrics.classification import CALIBRATION_BINS, binary_metrics, checked_rows, reliability_rows, roc_points
 from fakeface.system.filesystem import naming
 from fakeface.visualization.style import FAINT, FAKE_COLOUR, INK, REAL_COLOUR, SERIES, STYLE
 

@@ -15,12 +15,12 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from fakeface.calibration import Calibration
 from fakeface.checkpoints import CheckpointFacts, Detectors
 from fakeface.images.decoding import read_image
 from fakeface.images.discovery import list_images
 from fakeface.images.preprocessing import Crop
 from fakeface.images.validation import RejectedImage
+from fakeface.metrics.calibration import Calibration
 from fakeface.scoring import raw_scores
 from fakeface.system.errors import UserError
 

@@ -9,12 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.constants import FINAL_STAGE, STAGES
-from fakeface.evaluation import (
-    binary_metrics,
-    bootstrap_intervals,
-    coverage,
-    evaluation_report,
-)
+from fakeface.metrics.classification import binary_metrics, bootstrap_intervals, coverage, evaluation_report
 from fakeface.pairs import pair_rows
 from fakeface.params import Pair
 from fakeface.robustness import EQUALISED, MACRO

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fakeface.evaluation import Floats, Ints, binary_metrics
+from fakeface.metrics.classification import Floats, Ints, binary_metrics
 
 Images: TypeAlias = npt.NDArray[np.uint8]
 Perturbation: TypeAlias = Callable[[Images, int], Images]  # images, seed

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fakeface.calibration import Calibration, fit_calibration
 from fakeface.checkpoints import CheckpointFacts
 from fakeface.constants import STAGES
 from fakeface.data.image_pool import ImagePool, pool_of
-from fakeface.evaluation import per_pair
+from fakeface.metrics.calibration import Calibration, fit_calibration
+from fakeface.metrics.classification import per_pair
 from fakeface.params import Params
 from fakeface.scoring import Scores, score_pool
 from fakeface.store import Store

@@ -8,10 +8,7 @@ from typing import Any
 
 from fakeface import figures
 from fakeface.constants import FINAL_STAGE, LABELS, STAGES
-from fakeface.evaluation import (
-    confusion_rows,
-    roc_points,
-)
+from fakeface.metrics.classification import confusion_rows, roc_points
 from fakeface.scored_sets import Evaluation, ScoredSet
 from fakeface.system.filesystem import make_folder
 from fakeface.system.serialization import write_json, write_rows

@@ -18,7 +18,7 @@ from fakeface.tracking.page import opened_store
 from fakeface.tracking.registry import CANDIDATE, CHAMPION, REGISTERED
 
 if TYPE_CHECKING:
-    from fakeface.gate import Contender, Decision
+    from fakeface.metrics.model_comparison import Contender, Decision
 
 
 def promote(
@@ -31,7 +31,7 @@ def promote(
     Raises:
         UserError: there is no such model, its scores are gone, or the store cannot be opened, read or written to.
     """
-    from fakeface.gate import Decision, decide
+    from fakeface.metrics.model_comparison import Decision, decide
     from fakeface.params import load_params
 
     gate = load_params(project_root / "params.yaml").promote
@@ -87,7 +87,7 @@ def _name(store: MlflowStore, version: Any) -> str:
 def _contender(store: MlflowStore, version: Any) -> Contender:
     import numpy as np
 
-    from fakeface.gate import Contender
+    from fakeface.metrics.model_comparison import Contender
     from fakeface.system.serialization import read_rows
 
     final = STAGES[-1]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fakeface.evaluation import Floats, binary_metrics, metrics_by_weights
+from fakeface.metrics.classification import Floats, binary_metrics, metrics_by_weights
 
 CONFIDENCE = 0.95
 _RESAMPLES = 2000

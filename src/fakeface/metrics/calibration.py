@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fakeface.evaluation import PROBABILITY_CLIP, Floats, checked_rows, macro_weights, unsure_rows
+from fakeface.metrics.classification import PROBABILITY_CLIP, Floats, checked_rows, macro_weights, unsure_rows
 from fakeface.system.errors import UserError
 
 SLOPE_BOUNDS = (0.05, 20.0)  # temperature 20 to 0.05; never negative, so the order of the scores stays the model's
