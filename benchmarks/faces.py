@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fakeface.config.params import load_params
 from fakeface.images.decoding import IMAGE_SIZE, read_image
 from fakeface.images.discovery import list_images
 from fakeface.images.preprocessing import Crop
-from fakeface.params import load_params
 from fakeface.store import StoredImage, write_store
 from fakeface.system.errors import UserError
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.faces import ROOT
 from benchmarks.turns import Turns
+from fakeface.config.params import Params, load_params
 from fakeface.metrics.calibration import Calibration
-from fakeface.params import Params, load_params
 
 EPOCHS = 1000  # more than any measurement lasts
 

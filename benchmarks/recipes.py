@@ -13,9 +13,9 @@ from benchmarks.command import DATA, ROUNDS, part
 from benchmarks.faces import ROOT, faces
 from benchmarks.table import Row
 from benchmarks.turns import Job, take_turns
+from fakeface.config.params import Params, load_params
 from fakeface.constants import STAGES
 from fakeface.images.discovery import list_images
-from fakeface.params import Params, load_params
 
 RECIPES = ("default", "seed")
 _IMAGES = click.option("--images", type=click.IntRange(64), default=128, show_default=True, help="Trained on a turn.")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fakeface.audit import PAGE, audit_dataset
-from fakeface.params import load_params
+from fakeface.config.params import load_params
 from fakeface.system.errors import one_sentence_errors
 
 

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 from fakeface.collect import collect_sources
+from fakeface.config.params import load_params
 from fakeface.origins import choose_profile, collections_folder, data_folder, fetch_collections
-from fakeface.params import load_params
 from fakeface.system.errors import one_sentence_errors
 from fakeface.tracking.runs import bury_first
 

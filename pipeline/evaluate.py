@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fakeface.config.params import experiment_parameters, load_params
 from fakeface.constants import HELDOUT, STAGES
-from fakeface.params import experiment_parameters, load_params
 from fakeface.system.errors import one_sentence_errors
 
 

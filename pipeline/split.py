@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from fakeface.config.params import load_params
 from fakeface.datasets import short_sources, split_dataset
-from fakeface.params import load_params
 from fakeface.system.errors import one_sentence_errors
 from fakeface.tracking.runs import bury_first
 

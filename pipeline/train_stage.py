@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fakeface.cluster import Cluster, cluster_of
+from fakeface.config.params import Params, experiment_parameters, load_params
 from fakeface.constants import STAGES
-from fakeface.params import Params, experiment_parameters, load_params
 from fakeface.system.errors import UserError, one_sentence_errors
 from fakeface.system.serialization import write_json
 from fakeface.system.signals import ended_by_signals

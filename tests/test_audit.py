@@ -20,10 +20,10 @@ from PIL import Image
 from fakeface.audit import audit_dataset
 from fakeface.audited import AuditedImages, audit_images
 from fakeface.collect import collect_sources
+from fakeface.config.params import Data, Reencode
 from fakeface.datasets import split_dataset
 from fakeface.images.validation import Limits
 from fakeface.measured import measure_pictures
-from fakeface.params import Data, Reencode
 from fakeface.raw import read_collection
 from fakeface.shortcuts import KINDS, Score, shortcut_score
 from fakeface.splits import find_leaks

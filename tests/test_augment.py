@@ -18,7 +18,7 @@ from PIL import Image, ImageEnhance
 from scipy import ndimage
 
 from fakeface import augment_arrays as arrays
-from fakeface.augment_steps import OPERATIONS, check_steps
+from fakeface.config.augmentation import OPERATIONS, check_steps
 from fakeface.device import quiet_tensorflow
 from fakeface.system.errors import UserError
 
@@ -101,7 +101,7 @@ def test_a_wrong_step_is_named_with_what_would_be_right(steps: Any, words: list[
 
 
 def test_checking_steps_does_not_load_tensorflow() -> None:
-    code = "import sys, fakeface.augment_steps; sys.exit('tensorflow' in sys.modules or 'cv2' in sys.modules)"
+    code = "import sys, fakeface.config.augmentation; sys.exit('tensorflow' in sys.modules or 'cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -14,10 +14,10 @@ import pytest
 import yaml
 
 from fakeface.collect import collect_sources
+from fakeface.config.params import Data, Profile, Source
 from fakeface.datasets import short_sources, split_dataset
 from fakeface.images.decoding import decode_image
 from fakeface.images.preprocessing import Crop
-from fakeface.params import Data, Profile, Source
 from fakeface.store import open_store
 from fakeface.system.errors import UserError
 from picture_folders import data_of, fill_folder, picture, picture_bytes, profile_of

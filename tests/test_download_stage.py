@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from fakeface.config.catalog import get_source
 from fakeface.data.download.identity import CELEBA_IDENTITIES
-from fakeface.sources import get_source
 from faulty_server import FaultyServer, serving
 from picture_folders import picture_bytes
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fakeface.params import Params
+from fakeface.config.params import Params
 
 PROJECT = Path(__file__).parents[1]
 LIBRARY = PROJECT / "src" / "fakeface"

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
+from fakeface.config.catalog import Archive, Checksum, Collection
 from fakeface.fetch import fetch, pin, read_checksums
-from fakeface.sources import Archive, Checksum, Collection
 from fakeface.system.archives import Limits
 from fakeface.system.checksums import VerifyReport, verify_folder
 from fakeface.system.errors import UserError

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from fakeface.config.catalog import get_source, label_of, list_sources
+from fakeface.config.params import load_params
 from fakeface.data.download.identity import identity_reader
-from fakeface.params import load_params
 from fakeface.raw import RawFile
-from fakeface.sources import get_source, label_of, list_sources
 from fakeface.splits import Candidate, Split, split_images
 
 PROJECT = Path(__file__).parents[1]

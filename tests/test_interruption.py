@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fakeface.config.params import Params, load_params
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
-from fakeface.params import Params, load_params
 from fakeface.stage_inputs import stage_digest
 from fakeface.store import Store
 from fakeface.system.errors import UserError, one_sentence_errors

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from fakeface.collect import collect_sources
+from fakeface.config.params import Profile, Source
 from fakeface.origins import choose_profile, data_folder
-from fakeface.params import Profile, Source
 from fakeface.raw import Collection, read_collection, verify_raw
 from fakeface.system.errors import UserError
 from picture_folders import data_of, fill_folder, picture_bytes, profile_of

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from dvc.utils.hydra import apply_overrides
 
+from fakeface.config.params import experiment_parameters, load_params
 from fakeface.constants import STAGES
 from fakeface.images.validation import MAX_BYTES, MAX_PIXELS
-from fakeface.params import experiment_parameters, load_params
 from fakeface.system.errors import UserError
 
 PROJECT = Path(__file__).parents[1]

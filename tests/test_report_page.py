@@ -21,10 +21,10 @@ from PIL import Image
 
 from browser import browser
 from fakeface.cli import main
+from fakeface.config.params import Pair, experiment_parameters, load_params
 from fakeface.constants import STAGES
 from fakeface.metrics.calibration import Calibration
 from fakeface.mistakes import hardest_mistakes
-from fakeface.params import Pair, experiment_parameters, load_params
 from fakeface.reported import ReportedScores
 from fakeface.reports import evaluation_metrics
 from fakeface.scored_sets import Evaluation, ScoredSet

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fakeface.config.params import Pair
 from fakeface.constants import STAGES
 from fakeface.metrics.calibration import Calibration
 from fakeface.metrics.classification import expected_calibration_error
-from fakeface.params import Pair
 from fakeface.reports import evaluation_metrics
 from fakeface.scored_sets import Evaluation, ScoredSet
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from fakeface.checkpoints import CheckpointFacts
 from fakeface.collect import collect_sources
+from fakeface.config.params import Profile, Reencode, Source
 from fakeface.constants import STAGES
 from fakeface.data.image_pool import pool_of
 from fakeface.datasets import split_dataset
@@ -19,7 +20,6 @@ from fakeface.device import quiet_tensorflow
 from fakeface.images.preprocessing import Crop
 from fakeface.inputs import scoring_dataset
 from fakeface.metrics.calibration import Calibration
-from fakeface.params import Profile, Reencode, Source
 from fakeface.predict import score_files
 from fakeface.store import open_store
 from picture_folders import data_of, picture

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from fakeface.config.catalog import Archive, Collection, get_source, label_of, list_sources
 from fakeface.data.download.identity import identity_reader
-from fakeface.sources import Archive, Collection, get_source, label_of, list_sources
 from fakeface.system.errors import UserError
 
 

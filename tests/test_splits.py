@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from fakeface.params import PartCounts, PartShares, Source
+from fakeface.config.params import PartCounts, PartShares, Source
 from fakeface.raw import RawFile
 from fakeface.splits import (
     Candidate,

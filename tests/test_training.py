@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from fakeface.checkpoints import Detectors, save_checkpoint
+from fakeface.config.params import Params, load_params
 from fakeface.constants import STAGES
 from fakeface.data.image_pool import pool_of
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.inputs import epoch_batches, scoring_dataset, stage_seed, training_dataset
 from fakeface.metrics.calibration import Calibration, fit_calibration
 from fakeface.models import build_network, with_mirrored_view
-from fakeface.params import Params, load_params
 from fakeface.scored_sets import evaluate_checkpoints
 from fakeface.scoring import score_pool
 from fakeface.store import Store

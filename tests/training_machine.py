@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fakeface.config.params import load_params
 from fakeface.device import prepare_tensorflow, quiet_tensorflow
-from fakeface.params import load_params
 from fakeface.store import open_store
 from fakeface.system.errors import one_sentence_errors
 from fakeface.training import train_stage

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from fakeface.audit_page import audit_page
 from fakeface.audited import IDENTITY, AuditedImages, audit_images
+from fakeface.config.params import Data
 from fakeface.images.jpeg_metadata import SUBSAMPLINGS
 from fakeface.images.validation import Limits
-from fakeface.params import Data
 from fakeface.raw import Rejected, read_collection
 from fakeface.shortcuts import KINDS, Score, shortcut_score, single_fact_score
 from fakeface.side_facts import FORMATS, FileFacts, PictureFacts

@@ -23,7 +23,7 @@ import tensorflow as tf
 
 from fakeface import augment_arrays as arrays
 from fakeface import augment_tensors as tensors
-from fakeface.augment_steps import check_steps
+from fakeface.config.augmentation import check_steps
 from fakeface.system.interpreter_shutdown import CALLS
 
 Tensor = Any  # TensorFlow has no type hints

@@ -29,7 +29,7 @@ def main() -> None:
 @main.command()
 def check() -> None:
     """Check params.yaml: every key known, every value of its type and in its range."""
-    from fakeface.params import load_params
+    from fakeface.config.params import load_params
 
     load_params(Path("params.yaml"))
 
@@ -51,8 +51,8 @@ def result_report(reports: Path) -> None:
     It holds pictures of the most confident wrong answers, as many as report.mistakes in params.yaml says; with 0, no
     face is inside.
     """
+    from fakeface.config.params import load_params
     from fakeface.constants import HELDOUT
-    from fakeface.params import load_params
     from fakeface.report_page import write_report_page
 
     mistakes = load_params(Path("params.yaml")).report.mistakes
@@ -91,7 +91,7 @@ def deliver() -> None:
 def runs(name: str) -> None:
     """List the experiments, newest first, each with its result and its page in MLflow; or the one of this NAME."""
     from fakeface import tracking
-    from fakeface.params import load_params
+    from fakeface.config.params import load_params
 
     metric = load_params(Path("params.yaml")).promote.metric
     listing = tracking.list_rows(Path.cwd(), metric)
@@ -126,8 +126,8 @@ def _collections(into: Path | None) -> Path:
     """The folder that was given, or the one that the pipeline uses."""
     if into is not None or not Path("params.yaml").exists():
         return into or Path("collections")
+    from fakeface.config.params import load_params
     from fakeface.origins import collections_folder
-    from fakeface.params import load_params
 
     return collections_folder(load_params(Path("params.yaml")).data, Path())
 
@@ -149,7 +149,7 @@ def list_collections(into: Path | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from fakeface.sources import list_sources
+    from fakeface.config.catalog import list_sources
 
     folder = _collections(into)
     table = Table("name", "what", "label", "used for", "images", "here")
@@ -175,8 +175,8 @@ def fetch(names: tuple[str, ...], into: Path | None) -> None:
 
     Where one cannot be fetched, the others are all the same.
     """
+    from fakeface.config.catalog import get_source
     from fakeface.origins import fetch_each
-    from fakeface.sources import get_source
 
     for fetched in fetch_each([get_source(name) for name in names], _collections(into)):
         expected = f" of {fetched.images_expected:,} expected" if fetched.images_expected else ""
@@ -203,7 +203,7 @@ def verify(raw: Path) -> None:
 def report(reports: Path) -> None:
     """Audit the split anew, and say where the page is: counts, leaks, distributions, shortcut scores."""
     from fakeface.audit import PAGE, audit_dataset
-    from fakeface.params import load_params
+    from fakeface.config.params import load_params
 
     data = load_params(Path("params.yaml")).data
     audit = audit_dataset(Path("datasets/raw"), Path("datasets/split"), Path("datasets/measured"), reports, data)

@@ -8,12 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from fakeface.config.params import Data, Profile
 from fakeface.constants import HELDOUT, PARTS
 from fakeface.decoded import DecodedImages, decode_files
 from fakeface.images.preprocessing import Reencoding
 from fakeface.images.validation import Limits
 from fakeface.near_duplicates import near_duplicate_groups
-from fakeface.params import Data, Profile
 from fakeface.raw import Collection, Rejected, read_collection
 from fakeface.splits import (
     ROLES,

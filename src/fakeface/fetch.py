@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from fakeface.config.catalog import Archive, Collection, get_source
 from fakeface.images.discovery import list_images
-from fakeface.sources import Archive, Collection, get_source
 from fakeface.system.archives import Limits, Progress, holds_what_was_unpacked, read_record, unpack
 from fakeface.system.checksums import CHECKSUMS, file_digests
 from fakeface.system.errors import UserError

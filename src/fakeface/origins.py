@@ -7,10 +7,10 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from fakeface.config.catalog import Collection, get_source
+from fakeface.config.params import Data, Profile, Source
 from fakeface.fetch import Fetched, fetch
 from fakeface.images.discovery import escaped, is_passed_over
-from fakeface.params import Data, Profile, Source
-from fakeface.sources import Collection, get_source
 from fakeface.system.archives import holds_what_was_unpacked, read_record, unpack
 from fakeface.system.checksums import file_digests
 from fakeface.system.errors import UserError

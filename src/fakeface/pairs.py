@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from fakeface.config.params import Pair
 from fakeface.constants import FAKE, HELDOUT, REAL
-from fakeface.params import Pair
 from fakeface.system.errors import UserError
 
 TEST = "test"

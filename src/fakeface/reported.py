@@ -15,8 +15,8 @@ from fakeface.constants import HELDOUT, LABELS, STAGES
 from fakeface.system.serialization import read_json, read_rows
 
 if TYPE_CHECKING:
+    from fakeface.config.params import Params
     from fakeface.device import Device
-    from fakeface.params import Params
 
 RUN = "run.json"
 _CURVES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
@@ -61,7 +61,7 @@ def run_facts(params: Params, device: Device, tags: Mapping[str, str]) -> dict[s
 
     import tensorflow as tf
 
-    from fakeface.params import experiment_parameters
+    from fakeface.config.params import experiment_parameters
 
     return {
         "parameters": experiment_parameters(params),

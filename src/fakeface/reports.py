@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fakeface.config.params import Pair
 from fakeface.constants import FINAL_STAGE, STAGES
 from fakeface.metrics.classification import binary_metrics, bootstrap_intervals, coverage, evaluation_report
 from fakeface.pairs import pair_rows
-from fakeface.params import Pair
 from fakeface.robustness import EQUALISED, MACRO
 from fakeface.scored_sets import Evaluation
 

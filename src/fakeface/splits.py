@@ -18,8 +18,8 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from fakeface.config.params import PartCounts, PartShares, Source
 from fakeface.constants import HELDOUT, LABELS, PARTS, STAGES
-from fakeface.params import PartCounts, PartShares, Source
 from fakeface.raw import RawFile, Rejected
 from fakeface.system.errors import UserError
 

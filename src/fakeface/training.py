@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fakeface.checkpoints import CheckpointFacts
+from fakeface.config.params import Params
 from fakeface.constants import STAGES
 from fakeface.data.image_pool import ImagePool, pool_of
 from fakeface.metrics.calibration import Calibration, fit_calibration
 from fakeface.metrics.classification import per_pair
-from fakeface.params import Params
 from fakeface.scoring import Scores, score_pool
 from fakeface.store import Store
 from fakeface.system.errors import UserError

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fakeface.config.params import Params
 from fakeface.constants import HISTORY_COLUMNS
 from fakeface.data.image_pool import ImagePool
 from fakeface.inputs import WHOLE, Share, scoring_dataset, scoring_steps, stage_seed, training_dataset
-from fakeface.params import Params
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import write_rows
 from fakeface.system.signals import stops_between_steps

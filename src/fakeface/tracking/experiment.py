@@ -17,7 +17,7 @@ from fakeface.tracking.result import Detector, Result, digest
 from fakeface.tracking.runs import result_run
 
 if TYPE_CHECKING:
-    from fakeface.params import Params
+    from fakeface.config.params import Params
 
 CHECKPOINT = Path(f"models/{STAGES[-1]}.h5")
 _REPORTS = Path("reports")
@@ -64,7 +64,7 @@ def _shown(project_root: Path) -> list[Path]:
 
 def _result(project_root: Path, of_result: str) -> tuple[dict[str, Any], Result, dict[str, str]]:
     """The experiment's parameters (nested), its result, and the tags that lead to the bytes behind it."""
-    from fakeface.params import experiment_parameters, load_params
+    from fakeface.config.params import experiment_parameters, load_params
     from fakeface.system.serialization import read_json
 
     params = load_params(project_root / "params.yaml")

@@ -31,8 +31,8 @@ def promote(
     Raises:
         UserError: there is no such model, its scores are gone, or the store cannot be opened, read or written to.
     """
+    from fakeface.config.params import load_params
     from fakeface.metrics.model_comparison import Decision, decide
-    from fakeface.params import load_params
 
     gate = load_params(project_root / "params.yaml").promote
     with (

@@ -19,10 +19,10 @@ from pydantic import (
     model_validator,
 )
 
-from fakeface.augment_steps import check_steps
+from fakeface.config.augmentation import check_steps
+from fakeface.config.catalog import get_source
 from fakeface.constants import HELDOUT, STAGES
 from fakeface.images.preprocessing import Crop, Reencoding
-from fakeface.sources import get_source
 from fakeface.system.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
