@@ -66,7 +66,7 @@ def profile() -> str:
 
 def machine_facts(data: Path, seconds: float) -> str:
     """Say on what, of which commit, and how undisturbed the table was taken."""
-    from fakeface.device import prepare_tensorflow
+    from fakeface.models.device import prepare_tensorflow
 
     device = prepare_tensorflow("auto", "auto", seed=0, deterministic=False)
     load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""

@@ -53,7 +53,7 @@ def _after(store: Path, steps: int, fast: bool, seed: int) -> tuple[float, float
     from fakeface.augment import build_augmentation
     from fakeface.data.image_pool import pool_of
     from fakeface.inputs import training_dataset
-    from fakeface.models import build_network
+    from fakeface.models.networks import build_network
     from fakeface.store import open_store
     from fakeface.training_fit import compile_for_training
 
@@ -70,7 +70,7 @@ def _after(store: Path, steps: int, fast: bool, seed: int) -> tuple[float, float
 
 
 def _prepare(fast: bool, seed: int) -> None:
-    from fakeface.device import prepare_tensorflow
+    from fakeface.models.device import prepare_tensorflow
 
     params = ours.params_of("seed")
     prepare_tensorflow(params.device, params.precision if fast else "float32", seed, params.deterministic)

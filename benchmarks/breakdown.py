@@ -45,7 +45,7 @@ def main(recipe: str, steps: int, batch_size: int) -> None:
 
 def profile_step(recipe: str, steps: int, batch_size: int) -> Counter[str]:
     """Return milliseconds by kind of operation, of all threads' operations together."""
-    from fakeface.device import prepare_tensorflow
+    from fakeface.models.device import prepare_tensorflow
 
     params = ours.params_of(recipe)
     prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)

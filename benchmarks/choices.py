@@ -50,7 +50,7 @@ def main(data: Path, rounds: int, recipe: str) -> list[Row]:
 
 def train(turns: Turns, store: Path, recipe: str, how: Mapping[str, Any]) -> None:
     """Train as stage 2 does, compiled with `how` besides."""
-    from fakeface.device import prepare_tensorflow
+    from fakeface.models.device import prepare_tensorflow
 
     params = ours.params_of(recipe)
     # XLA has no deterministic gradient of the seed's pooling
@@ -72,7 +72,7 @@ def train(turns: Turns, store: Path, recipe: str, how: Mapping[str, Any]) -> Non
 
 def score(turns: Turns, recipe: str, batch_norm: bool) -> None:
     """Score batches that lie in memory, with the network or with one that has no batch norm."""
-    from fakeface.device import quiet_tensorflow
+    from fakeface.models.device import quiet_tensorflow
 
     quiet_tensorflow()
     import tensorflow as tf

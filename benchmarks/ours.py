@@ -47,7 +47,7 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
 
     `from_memory`: on a few batches that are augmented once and kept, so that no step waits for its images.
     """
-    from fakeface.device import prepare_tensorflow
+    from fakeface.models.device import prepare_tensorflow
 
     params = params_of(recipe)
     prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
@@ -65,7 +65,7 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
 
 def fresh_network(params: Params) -> Any:
     """Return the chosen recipe's network with fresh weights."""
-    from fakeface.models import build_network
+    from fakeface.models.networks import build_network
     from fakeface.training import build_arguments
 
     return build_network(*build_arguments(params))
@@ -73,7 +73,7 @@ def fresh_network(params: Params) -> Any:
 
 def seed_network() -> Any:
     """Return the seed recipe's network, to be looked at in the benchmark's own process."""
-    from fakeface.device import quiet_tensorflow
+    from fakeface.models.device import quiet_tensorflow
 
     quiet_tensorflow()
     return fresh_network(params_of("seed"))
@@ -81,7 +81,7 @@ def seed_network() -> Any:
 
 def read(turns: Turns, store: Path, recipe: str, stage: str, images: int, fast: bool = True) -> None:
     """Read and augment about `images` images a turn, for nobody; not `fast`: with the libraries the recipe names."""
-    from fakeface.device import prepare_tensorflow
+    from fakeface.models.device import prepare_tensorflow
 
     params = params_of(recipe)
     prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
@@ -98,10 +98,10 @@ def read(turns: Turns, store: Path, recipe: str, stage: str, images: int, fast: 
 
 def predict(turns: Turns, folder: Path, recipe: str) -> None:
     """Score a folder of JPEGs a turn, as `fakeface predict` does after it has loaded its network."""
-    from fakeface.checkpoints import CheckpointFacts
-    from fakeface.device import prepare_tensorflow
     from fakeface.images.preprocessing import Crop
-    from fakeface.models import with_mirrored_view
+    from fakeface.models.checkpoints import CheckpointFacts
+    from fakeface.models.device import prepare_tensorflow
+    from fakeface.models.networks import with_mirrored_view
     from fakeface.predict import score_files
 
     params = params_of(recipe)
@@ -129,7 +129,7 @@ def predict(turns: Turns, folder: Path, recipe: str) -> None:
 
 def predict_alone(turns: Turns, recipe: str, batch_size: int, count: int) -> None:
     """Score `count` batches of images that lie in memory a turn."""
-    from fakeface.device import prepare_tensorflow
+    from fakeface.models.device import prepare_tensorflow
 
     params = params_of(recipe)
     prepare_tensorflow(params.device, params.precision, params.seed, deterministic=False)

@@ -13,7 +13,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 def multiply(turns: Turns, precision: str) -> None:
     """Multiply two square matrices a turn; the amount is GFLOP."""
-    from fakeface.device import prepare_tensorflow
+    from fakeface.models.device import prepare_tensorflow
 
     prepare_tensorflow("cpu", "float32", seed=0, deterministic=False)
     import tensorflow as tf

@@ -15,8 +15,8 @@ def main() -> None:
     from fakeface import tracking
 
     with tracking.evaluation_run(Path.cwd(), experiment_parameters(params)):
-        from fakeface.checkpoints import Detectors, read_facts
-        from fakeface.device import prepare_tensorflow
+        from fakeface.models.checkpoints import Detectors, read_facts
+        from fakeface.models.device import prepare_tensorflow
 
         checkpoints = {stage: Path(f"models/{stage}.h5") for stage in STAGES}
         for checkpoint in checkpoints.values():

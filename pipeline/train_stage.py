@@ -17,8 +17,8 @@ from fakeface.system.signals import ended_by_signals
 
 if TYPE_CHECKING:
     from fakeface import tracking
-    from fakeface.device import Device
     from fakeface.distribution import Distribution
+    from fakeface.models.device import Device
     from fakeface.store import Store
     from fakeface.training_state import SavedTraining
 
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> None:
 
 def train(params: Params, stage: str, run: tracking.Run, cluster: Cluster | None) -> None:
     """Train one stage with its curves going to `run`, and write its files."""
-    from fakeface.checkpoints import read_facts
+    from fakeface.models.checkpoints import read_facts
     from fakeface.stage_inputs import stage_digest
     from fakeface.system.filesystem import make_folder
     from fakeface.system.project import main_folder, private_folder
@@ -90,8 +90,8 @@ def help_train(params: Params, stage: str, cluster: Cluster) -> None:
 
 def _prepared(params: Params, stage: str, cluster: Cluster | None) -> tuple[Device, Distribution | None]:
     """Choose what to compute on, and say it; with a cluster, once all its machines are there and alike."""
-    from fakeface.device import prepare_tensorflow
     from fakeface.distribution import distribute
+    from fakeface.models.device import prepare_tensorflow
     from fakeface.stage_inputs import stage_digest
 
     device = prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
@@ -130,7 +130,7 @@ def _train_and_write(
     run: tracking.Run,
     distribution: Distribution | None = None,
 ) -> None:
-    from fakeface.checkpoints import save_checkpoint
+    from fakeface.models.checkpoints import save_checkpoint
     from fakeface.training import train_stage
     from fakeface.training_fit import write_history
 

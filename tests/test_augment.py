@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from fakeface import augment_arrays as arrays
 from fakeface.config.augmentation import OPERATIONS, check_steps
-from fakeface.device import quiet_tensorflow
+from fakeface.models.device import quiet_tensorflow
 from fakeface.system.errors import UserError
 
 quiet_tensorflow()
@@ -437,7 +437,7 @@ def test_flip_beside_a_rotation_is_exact_and_happens_half_of_the_time() -> None:
 
 def test_a_process_with_an_unfinished_iterator_ends_and_addons_keeps_quiet() -> None:
     code = """
-from fakeface.device import quiet_tensorflow
+from fakeface.models.device import quiet_tensorflow
 quiet_tensorflow()
 import numpy as np, tensorflow as tf
 from fakeface.augment import build_augmentation

@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from fakeface.checkpoints import CheckpointFacts, save_checkpoint
 from fakeface.cli import main
-from fakeface.device import quiet_tensorflow
 from fakeface.images.preprocessing import Reencoding
 from fakeface.metrics.calibration import Calibration
 from fakeface.metrics.classification import evaluation_report
+from fakeface.models.checkpoints import CheckpointFacts, save_checkpoint
+from fakeface.models.device import quiet_tensorflow
 from fakeface.system.serialization import write_json
 from faulty_server import LOGIN_PAGE
 from picture_folders import fill_folder, profile_of
@@ -42,7 +42,7 @@ FACTS = CheckpointFacts(
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from fakeface.models import build_network
+    from fakeface.models.networks import build_network
 
     path = tmp_path_factory.mktemp("models") / "stage3.h5"
     save_checkpoint(build_network("residual", CHANNELS, 32, 0.9), FACTS, path)
@@ -82,9 +82,9 @@ def test_predict_scores_files_and_folders(checkpoint: Path, tmp_path: Path) -> N
 
 
 def test_predict_gives_the_scores_of_the_pipeline(checkpoint: Path, tmp_path: Path) -> None:
-    from fakeface.checkpoints import load_checkpoint
     from fakeface.images.decoding import read_image
     from fakeface.images.preprocessing import Crop
+    from fakeface.models.checkpoints import load_checkpoint
 
     save_picture(tmp_path / "one.png", 1)
     result = CliRunner().invoke(main, ["predict", str(tmp_path / "one.png"), "--checkpoint", str(checkpoint)])
@@ -106,8 +106,8 @@ def test_predict_names_an_image_it_cannot_use(checkpoint: Path, tmp_path: Path) 
 
 
 def test_files_decoded_side_by_side_keep_their_order_scores_and_reasons(checkpoint: Path, tmp_path: Path) -> None:
-    from fakeface.checkpoints import load_checkpoint
     from fakeface.images.preprocessing import Crop
+    from fakeface.models.checkpoints import load_checkpoint
     from fakeface.predict import score_files
 
     files = [tmp_path / f"{number}.png" for number in range(9)]

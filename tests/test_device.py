@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fakeface.device import _gpu_precision, prepare_tensorflow
+from fakeface.models.device import _gpu_precision, prepare_tensorflow
 from fakeface.system.errors import UserError
 
 

@@ -32,10 +32,10 @@ from fakeface.cluster import Cluster, cluster_of
 from fakeface.config.params import load_params
 from fakeface.constants import HISTORY_COLUMNS
 from fakeface.data.image_pool import pool_of
-from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.distribution import gpus_for
 from fakeface.inputs import Share, scoring_dataset, training_dataset
-from fakeface.models import NETWORKS
+from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
+from fakeface.models.networks import NETWORKS
 from fakeface.store import StoredImage, open_store, write_store
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import read_rows

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from fakeface.config.params import Params, load_params
-from fakeface.device import prepare_tensorflow, quiet_tensorflow
+from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.stage_inputs import stage_digest
 from fakeface.store import Store
 from fakeface.system.errors import UserError, one_sentence_errors
@@ -94,7 +94,7 @@ def train(folder: Path, recipe: str, last_moment: int) -> None:
     moments, params = Moments(last_moment), parameters(recipe)
     moments.watch_files(folder)
     prepare_tensorflow("cpu", "float32", params.seed, deterministic=True)
-    from fakeface.checkpoints import save_checkpoint
+    from fakeface.models.checkpoints import save_checkpoint
     from fakeface.training import train_stage
     from fakeface.training_fit import write_history
 
@@ -224,7 +224,7 @@ def test_unfinished_trainings_do_not_fill_the_disk(tmp_path: Path, capsys: pytes
 def test_a_training_of_other_settings_images_or_code_is_another_one(tmp_path: Path) -> None:
     for name in ("dvc.yaml", "params.yaml"):
         shutil.copy(PROJECT / name, tmp_path / name)
-    code, sums = tmp_path / "src/fakeface/models.py", tmp_path / "datasets/split/stage2/store.json"
+    code, sums = tmp_path / "src/fakeface/models/networks.py", tmp_path / "datasets/split/stage2/store.json"
     for path in (code, sums):
         path.parent.mkdir(parents=True)
     first = stage_digest(tmp_path, "train_stage2")

@@ -10,11 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
-from fakeface.checkpoints import CheckpointFacts, Detectors, load_checkpoint, read_facts, save_checkpoint
 from fakeface.config.params import load_params
-from fakeface.device import quiet_tensorflow
 from fakeface.metrics.calibration import Calibration
-from fakeface.models import build_network, with_mirrored_view
+from fakeface.models.checkpoints import CheckpointFacts, Detectors, load_checkpoint, read_facts, save_checkpoint
+from fakeface.models.device import quiet_tensorflow
+from fakeface.models.networks import build_network, with_mirrored_view
 from fakeface.system.errors import UserError
 
 if TYPE_CHECKING:

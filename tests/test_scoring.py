@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fakeface.device import quiet_tensorflow
 from fakeface.metrics.calibration import logit
+from fakeface.models.device import quiet_tensorflow
 from fakeface.scoring import raw_scores
 
 quiet_tensorflow()

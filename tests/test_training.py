@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakeface.checkpoints import Detectors, save_checkpoint
 from fakeface.config.params import Params, load_params
 from fakeface.constants import STAGES
 from fakeface.data.image_pool import pool_of
-from fakeface.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.inputs import epoch_batches, scoring_dataset, stage_seed, training_dataset
 from fakeface.metrics.calibration import Calibration, fit_calibration
-from fakeface.models import build_network, with_mirrored_view
+from fakeface.models.checkpoints import Detectors, save_checkpoint
+from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
+from fakeface.models.networks import build_network, with_mirrored_view
 from fakeface.scored_sets import evaluate_checkpoints
 from fakeface.scoring import score_pool
 from fakeface.store import Store
@@ -242,7 +242,7 @@ def test_a_checkpoint_of_other_channels_is_refused(
 
 def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[str, Store], tmp_path: Path) -> None:
     params = small_params(lr=1.0, recipe="seed")
-    from fakeface.models import build_network
+    from fakeface.models.networks import build_network
     from fakeface.training_fit import fit_stage
 
     model = build_network("residual", CHANNELS, SIZE, 0.9)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fakeface.config.params import load_params
-from fakeface.device import prepare_tensorflow, quiet_tensorflow
+from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.store import open_store
 from fakeface.system.errors import one_sentence_errors
 from fakeface.training import train_stage
@@ -30,7 +30,7 @@ def small_features(images: Any, _channels: Sequence[int], momentum: float) -> An
     """The default network's first blocks."""
     from tensorflow.keras import layers
 
-    from fakeface import models
+    from fakeface.models.networks import networks as models
 
     x = models._convolution(models._cell_differences(images), 8, 3, 1, momentum, "stem")
     return layers.GlobalAveragePooling2D(name="pool")(models._residual_unit(x, 16, momentum, "unit"))
@@ -77,7 +77,7 @@ def train_mirrored(history: Path) -> None:
 
 
 if __name__ == "__main__":
-    from fakeface.models import NETWORKS
+    from fakeface.models.networks import NETWORKS
 
     NETWORKS["residual"] = small_features
     with one_sentence_errors():

@@ -15,12 +15,12 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from fakeface.checkpoints import CheckpointFacts, Detectors
 from fakeface.images.decoding import read_image
 from fakeface.images.discovery import list_images
 from fakeface.images.preprocessing import Crop
 from fakeface.images.validation import RejectedImage
 from fakeface.metrics.calibration import Calibration
+from fakeface.models.checkpoints import CheckpointFacts, Detectors
 from fakeface.scoring import raw_scores
 from fakeface.system.errors import UserError
 
@@ -49,7 +49,7 @@ def print_predictions(paths: Sequence[Path], checkpoint: Path, crop: Crop) -> in
     Raises:
         UserError: a path that does not exist, a folder without images, or a bad checkpoint.
     """
-    from fakeface.device import prepare_tensorflow
+    from fakeface.models.device import prepare_tensorflow
 
     found = [_image_files(path) for path in paths]
     files = [file for usable, _ in found for file in usable]

@@ -16,7 +16,7 @@ from fakeface.system.serialization import read_json, read_rows
 
 if TYPE_CHECKING:
     from fakeface.config.params import Params
-    from fakeface.device import Device
+    from fakeface.models.device import Device
 
 RUN = "run.json"
 _CURVES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fakeface.checkpoints import CheckpointFacts
 from fakeface.config.params import Params
 from fakeface.constants import STAGES
 from fakeface.data.image_pool import ImagePool, pool_of
 from fakeface.metrics.calibration import Calibration, fit_calibration
 from fakeface.metrics.classification import per_pair
+from fakeface.models.checkpoints import CheckpointFacts
 from fakeface.scoring import Scores, score_pool
 from fakeface.store import Store
 from fakeface.system.errors import UserError
@@ -56,8 +56,8 @@ def train_stage(
     Raises:
         UserError: a bad checkpoint, a loss that is no longer a number, or another machine is gone.
     """
-    from fakeface.checkpoints import load_checkpoint
-    from fakeface.models import build_network, with_mirrored_view
+    from fakeface.models.checkpoints import load_checkpoint
+    from fakeface.models.networks import build_network, with_mirrored_view
 
     recipe = params.chosen_recipe()
     seen = _seen(params, stage, stores)
@@ -97,7 +97,7 @@ def help_train_stage(params: Params, stage: str, stores: Mapping[str, Store], di
     Raises:
         UserError: as fit_stage.
     """
-    from fakeface.models import build_network
+    from fakeface.models.networks import build_network
 
     seen = _seen(params, stage, stores)
     model = build_network(*build_arguments(params))

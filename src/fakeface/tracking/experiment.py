@@ -100,8 +100,8 @@ def _with_validation(metrics: dict[str, Any], project_root: Path) -> dict[str, A
 
 
 def _detector(project_root: Path, params: Params, metrics: Mapping[str, Any], hashes: Mapping[str, str]) -> Detector:
-    from fakeface.checkpoints import read_facts
-    from fakeface.model_card import model_card
+    from fakeface.models.checkpoints import read_facts
+    from fakeface.models.model_card import model_card
     from fakeface.system.serialization import read_json
 
     facts = read_facts(project_root / CHECKPOINT)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fakeface.checkpoints import CheckpointFacts
 from fakeface.constants import HELDOUT, STAGES
+from fakeface.models.checkpoints import CheckpointFacts
 
 _USE = """Sorts portrait photographs from computer-made faces, to help a person who looks at them. It answers for one
 face an image, framed as in the data below, and says `unsure` where validation images did not allow an answer."""

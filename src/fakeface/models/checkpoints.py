@@ -115,7 +115,7 @@ class Detectors:
         Raises:
             UserError: as load_checkpoint.
         """
-        from fakeface.models import with_mirrored_view
+        from fakeface.models.networks import with_mirrored_view
 
         facts = read_facts(path)
         kind = (*_build(facts), facts.mirrored_view)
@@ -140,7 +140,7 @@ def load_checkpoint(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:
 
 
 def _built(facts: CheckpointFacts) -> tf.keras.Model:
-    from fakeface.models import build_network
+    from fakeface.models.networks import build_network
 
     return build_network(*_build(facts))
 
