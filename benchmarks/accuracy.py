@@ -52,9 +52,9 @@ def _after(store: Path, steps: int, fast: bool, seed: int) -> tuple[float, float
 
     from fakeface.augment import build_augmentation
     from fakeface.data.image_pool import pool_of
-    from fakeface.inputs import training_dataset
+    from fakeface.data.image_store import open_store
+    from fakeface.data.input_pipeline import training_dataset
     from fakeface.models.networks import build_network
-    from fakeface.store import open_store
     from fakeface.training_fit import compile_for_training
 
     augmentation: Any = ours.params_of("seed").chosen_recipe().augmentation_steps("stage2")

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from fakeface.config.params import load_params
+from fakeface.data.image_store import StoredImage, write_store
 from fakeface.images.decoding import IMAGE_SIZE, read_image
 from fakeface.images.discovery import list_images
 from fakeface.images.preprocessing import Crop
-from fakeface.store import StoredImage, write_store
 from fakeface.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]

@@ -19,8 +19,8 @@ from benchmarks.command import part
 from benchmarks.project import Project, tiny_project
 from benchmarks.startup import STAGE
 from benchmarks.table import Row
+from fakeface.data.image_store import FACTS, IMAGES, MANIFEST, StoredImage
 from fakeface.images.decoding import IMAGE_SIZE
-from fakeface.store import FACTS, IMAGES, MANIFEST, StoredImage
 from fakeface.system.serialization import write_proven_json, write_rows
 
 VALID = 256  # images; scoring them takes time, and each is let go

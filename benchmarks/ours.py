@@ -30,8 +30,8 @@ def training_batches(
     """Return the dataset of fit_stage, its steps an epoch and its batch size."""
     from fakeface.augment import build_augmentation
     from fakeface.data.image_pool import pool_of
-    from fakeface.inputs import stage_seed, training_dataset
-    from fakeface.store import open_store
+    from fakeface.data.image_store import open_store
+    from fakeface.data.input_pipeline import stage_seed, training_dataset
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
     pool = pool_of([open_store(store)], "train")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from fakeface.audit import PAGE, audit_dataset
 from fakeface.config.params import load_params
+from fakeface.data.audit.run_audit import PAGE, audit_dataset
 from fakeface.system.errors import one_sentence_errors
 
 

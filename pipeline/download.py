@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from fakeface.collect import collect_sources
 from fakeface.config.params import load_params
-from fakeface.origins import choose_profile, collections_folder, data_folder, fetch_collections
+from fakeface.data.download.ingest import collect_sources
+from fakeface.data.download.source_resolver import choose_profile, collections_folder, data_folder, fetch_collections
 from fakeface.system.errors import one_sentence_errors
 from fakeface.tracking.runs import bury_first
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from fakeface.config.params import load_params
-from fakeface.datasets import short_sources, split_dataset
+from fakeface.data.split.build_splits import short_sources, split_dataset
 from fakeface.system.errors import one_sentence_errors
 from fakeface.tracking.runs import bury_first
 

@@ -17,9 +17,9 @@ from fakeface.system.signals import ended_by_signals
 
 if TYPE_CHECKING:
     from fakeface import tracking
+    from fakeface.data.image_store import Store
     from fakeface.distribution import Distribution
     from fakeface.models.device import Device
-    from fakeface.store import Store
     from fakeface.training_state import SavedTraining
 
 
@@ -110,7 +110,7 @@ def _prepared(params: Params, stage: str, cluster: Cluster | None) -> tuple[Devi
 
 
 def _stores(stage: str) -> dict[str, Store]:
-    from fakeface.store import open_store
+    from fakeface.data.image_store import open_store
 
     return {name: open_store(Path("datasets/split") / name) for name in STAGES[: STAGES.index(stage) + 1]}
 

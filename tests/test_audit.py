@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fakeface.audit import audit_dataset
-from fakeface.audited import AuditedImages, audit_images
-from fakeface.collect import collect_sources
 from fakeface.config.params import Data, Reencode
-from fakeface.datasets import split_dataset
+from fakeface.data.audit.image_table import AuditedImages, audit_images
+from fakeface.data.audit.property_cache import measure_pictures
+from fakeface.data.audit.run_audit import audit_dataset
+from fakeface.data.audit.shortcut_probe import KINDS, Score, shortcut_score
+from fakeface.data.download.ingest import collect_sources
+from fakeface.data.raw_dataset import read_collection
+from fakeface.data.split.build_splits import split_dataset
+from fakeface.data.split.group_split import find_leaks
 from fakeface.images.validation import Limits
-from fakeface.measured import measure_pictures
-from fakeface.raw import read_collection
-from fakeface.shortcuts import KINDS, Score, shortcut_score
-from fakeface.splits import find_leaks
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import read_proven_json, write_proven_json, write_rows
 from fakeface.visualization.style import FAKE_COLOUR, REAL_COLOUR

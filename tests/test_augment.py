@@ -441,8 +441,8 @@ from fakeface.models.device import quiet_tensorflow
 quiet_tensorflow()
 import numpy as np, tensorflow as tf
 from fakeface.augment import build_augmentation
-from fakeface.inputs import pool_of, training_dataset
-from fakeface.store import Store
+from fakeface.data.input_pipeline import pool_of, training_dataset
+from fakeface.data.image_store import Store
 names = np.full(64, "train")
 pool = pool_of([Store(np.zeros((64, 64, 64, 3), np.uint8), np.zeros(64, np.uint8), names, names, names)], "train")
 build_augmentation([{"op": "gaussian_filter2d"}], 1)(pool.take(np.arange(64)), [0, 0])

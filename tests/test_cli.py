@@ -217,7 +217,7 @@ def test_data_fetch_goes_on_where_a_collection_fails_and_names_all_that_did(tmp_
 
 
 def test_data_verify_names_a_changed_file(tmp_path: Path) -> None:
-    from fakeface.collect import collect_sources
+    from fakeface.data.download.ingest import collect_sources
 
     fill_folder(tmp_path / "data" / "camera", range(3))
     profile = profile_of(camera=("real", {"stage1": 1.0}))
@@ -230,7 +230,7 @@ def test_data_verify_names_a_changed_file(tmp_path: Path) -> None:
 
 
 def test_data_verify_names_added_files_whatever_their_names(tmp_path: Path) -> None:
-    from fakeface.collect import collect_sources
+    from fakeface.data.download.ingest import collect_sources
 
     fill_folder(tmp_path / "data" / "camera", range(3))
     collect_sources(tmp_path / "data", "mine", profile_of(camera=("real", {"stage1": 1.0})), tmp_path / "raw")

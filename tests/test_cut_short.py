@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fakeface.collect import collect_sources
-from fakeface.datasets import split_dataset
-from fakeface.raw import verify_raw
+from fakeface.data.download.ingest import collect_sources
+from fakeface.data.raw_dataset import verify_raw
+from fakeface.data.split.build_splits import split_dataset
 from fakeface.system.archives import unpack
 from fakeface.system.errors import one_sentence_errors
 from picture_folders import data_of, fill_folder, profile_of

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import yaml
 
-from fakeface.collect import collect_sources
 from fakeface.config.params import Data, Profile, Source
-from fakeface.datasets import short_sources, split_dataset
+from fakeface.data.download.ingest import collect_sources
+from fakeface.data.image_store import open_store
+from fakeface.data.split.build_splits import short_sources, split_dataset
 from fakeface.images.decoding import decode_image
 from fakeface.images.preprocessing import Crop
-from fakeface.store import open_store
 from fakeface.system.errors import UserError
 from picture_folders import data_of, fill_folder, picture, picture_bytes, profile_of
 

@@ -32,11 +32,11 @@ from fakeface.cluster import Cluster, cluster_of
 from fakeface.config.params import load_params
 from fakeface.constants import HISTORY_COLUMNS
 from fakeface.data.image_pool import pool_of
+from fakeface.data.image_store import StoredImage, open_store, write_store
+from fakeface.data.input_pipeline import Share, scoring_dataset, training_dataset
 from fakeface.distribution import gpus_for
-from fakeface.inputs import Share, scoring_dataset, training_dataset
 from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.models.networks import NETWORKS
-from fakeface.store import StoredImage, open_store, write_store
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import read_rows
 from fakeface.training import train_stage

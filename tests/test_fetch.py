@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 
 from fakeface.config.catalog import Archive, Checksum, Collection
-from fakeface.fetch import fetch, pin, read_checksums
+from fakeface.data.download.fetch import fetch, pin, read_checksums
+from fakeface.data.download.transfer import Patience
 from fakeface.system.archives import Limits
 from fakeface.system.checksums import VerifyReport, verify_folder
 from fakeface.system.errors import UserError
-from fakeface.transfer import Patience
 from faulty_server import LOGIN_PAGE, FaultyServer, serving
 
 AT_ONCE = Patience(retries=1, backoff=0)

@@ -13,8 +13,8 @@ import pytest
 from fakeface.config.catalog import get_source, label_of, list_sources
 from fakeface.config.params import load_params
 from fakeface.data.download.identity import identity_reader
-from fakeface.raw import RawFile
-from fakeface.splits import Candidate, Split, split_images
+from fakeface.data.raw_dataset import RawFile
+from fakeface.data.split.group_split import Candidate, Split, split_images
 
 PROJECT = Path(__file__).parents[1]
 DATA = load_params(PROJECT / "params.yaml").data

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from fakeface.config.params import Params, load_params
+from fakeface.data.image_store import Store
 from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.stage_inputs import stage_digest
-from fakeface.store import Store
 from fakeface.system.errors import UserError, one_sentence_errors
 from fakeface.training_state import KEPT, Progress, remove_finished, saved_training
 

@@ -8,9 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
-from fakeface import near_duplicates
+from fakeface.data.split import near_duplicates
+from fakeface.data.split.near_duplicates import LARGEST_MAX_DISTANCE, near_duplicate_groups, perceptual_hash
 from fakeface.images.decoding import decode_image
-from fakeface.near_duplicates import LARGEST_MAX_DISTANCE, near_duplicate_groups, perceptual_hash
 from fakeface.system.errors import UserError
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from fakeface.collect import collect_sources
 from fakeface.config.params import Profile, Source
-from fakeface.origins import choose_profile, data_folder
-from fakeface.raw import Collection, read_collection, verify_raw
+from fakeface.data.download.ingest import collect_sources
+from fakeface.data.download.source_resolver import choose_profile, data_folder
+from fakeface.data.raw_dataset import Collection, read_collection, verify_raw
 from fakeface.system.errors import UserError
 from picture_folders import data_of, fill_folder, picture_bytes, profile_of
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from fakeface.collect import collect_sources
-from fakeface.origins import choose_profile
-from fakeface.raw import read_collection, verify_raw
+from fakeface.data.download.ingest import collect_sources
+from fakeface.data.download.source_resolver import choose_profile
+from fakeface.data.raw_dataset import read_collection, verify_raw
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import read_proven_json, write_proven_json
 from picture_folders import data_of, fill_folder, picture_bytes, profile_of

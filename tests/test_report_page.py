@@ -23,12 +23,12 @@ from browser import browser
 from fakeface.cli import main
 from fakeface.config.params import Pair, experiment_parameters, load_params
 from fakeface.constants import STAGES
+from fakeface.data.image_store import StoredImage, write_store
 from fakeface.metrics.calibration import Calibration
 from fakeface.mistakes import hardest_mistakes
 from fakeface.reported import ReportedScores
 from fakeface.reports import evaluation_metrics
 from fakeface.scored_sets import Evaluation, ScoredSet
-from fakeface.store import StoredImage, write_store
 from fakeface.system.serialization import write_json, write_rows
 
 PROJECT = Path(__file__).parents[1]

@@ -10,18 +10,18 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from fakeface.collect import collect_sources
 from fakeface.config.params import Profile, Reencode, Source
 from fakeface.constants import STAGES
+from fakeface.data.download.ingest import collect_sources
 from fakeface.data.image_pool import pool_of
-from fakeface.datasets import split_dataset
+from fakeface.data.image_store import open_store
+from fakeface.data.input_pipeline import scoring_dataset
+from fakeface.data.split.build_splits import split_dataset
 from fakeface.images.preprocessing import Crop
-from fakeface.inputs import scoring_dataset
 from fakeface.metrics.calibration import Calibration
 from fakeface.models.checkpoints import CheckpointFacts
 from fakeface.models.device import quiet_tensorflow
 from fakeface.predict import score_files
-from fakeface.store import open_store
 from picture_folders import data_of, picture
 
 quiet_tensorflow()

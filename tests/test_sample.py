@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fakeface.shortcuts import KINDS, shortcut_score
-from fakeface.side_facts import FileFacts, measure_file
+from fakeface.data.audit.image_properties import FileFacts, measure_file
+from fakeface.data.audit.shortcut_probe import KINDS, shortcut_score
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fakeface.shortcuts import FEWEST, MOST, chosen_rows, folds_of, shortcut_score, single_fact_score
+from fakeface.data.audit.shortcut_probe import FEWEST, MOST, chosen_rows, folds_of, shortcut_score, single_fact_score
 
 N = 400
 RANDOM = np.random.default_rng(4)

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fakeface.side_facts import (
+from fakeface.data.audit.image_properties import (
     FORMATS,
     PICTURE_BANDS,
     FileFacts,

@@ -109,7 +109,7 @@ def test_celebas_people_are_read_from_the_table_beside_the_images(tmp_path: Path
 
 def test_the_catalogue_and_the_fetcher_load_nothing_heavy() -> None:
     code = (
-        "import sys, fakeface.fetch\n"
+        "import sys, fakeface.data.download.fetch\n"
         "heavy = 'tensorflow', 'gdown', 'kagglehub', 'requests', 'pooch', 'numpy', 'PIL'\n"
         "print([module for module in heavy if module in sys.modules])"
     )

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from fakeface.config.params import PartCounts, PartShares, Source
-from fakeface.raw import RawFile
-from fakeface.splits import (
+from fakeface.data.raw_dataset import RawFile
+from fakeface.data.split.group_split import (
     Candidate,
     Placed,
     Split,

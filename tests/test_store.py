@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from fakeface.decoded import DecodedImages, decode_files
+from fakeface.data.image_store import StoredImage, open_store, write_store
+from fakeface.data.raw_dataset import RawFile, Rejected
+from fakeface.data.split.decode_cache import DecodedImages, decode_files
 from fakeface.images.decoding import decode_image
 from fakeface.images.preprocessing import Crop, Reencoding
 from fakeface.images.validation import Limits
-from fakeface.raw import RawFile, Rejected
-from fakeface.store import StoredImage, open_store, write_store
 from fakeface.system.errors import UserError
 from picture_folders import picture_bytes
 

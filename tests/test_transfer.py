@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 import fakeface
+from fakeface.data.download.transfer import Expected, Patience, RefusedError, download, download_from_drive
 from fakeface.system.errors import UserError
-from fakeface.transfer import Expected, Patience, RefusedError, download, download_from_drive
 from faulty_server import FaultyServer, serving
 
 AT_ONCE = Patience(retries=2, backoff=0)
@@ -247,7 +247,7 @@ FULL_DISK = """
 import sys
 from pathlib import Path
 from fakeface.system.errors import UserError
-from fakeface.transfer import download
+from fakeface.data.download.transfer import download
 try:
     download(sys.argv[1], Path("faces.bin"))
 except UserError as error:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from fakeface.config.params import load_params
+from fakeface.data.image_store import open_store
 from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
-from fakeface.store import open_store
 from fakeface.system.errors import one_sentence_errors
 from fakeface.training import train_stage
 from fakeface.training_fit import write_history

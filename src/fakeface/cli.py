@@ -127,7 +127,7 @@ def _collections(into: Path | None) -> Path:
     if into is not None or not Path("params.yaml").exists():
         return into or Path("collections")
     from fakeface.config.params import load_params
-    from fakeface.origins import collections_folder
+    from fakeface.data.download.source_resolver import collections_folder
 
     return collections_folder(load_params(Path("params.yaml")).data, Path())
 
@@ -176,7 +176,7 @@ def fetch(names: tuple[str, ...], into: Path | None) -> None:
     Where one cannot be fetched, the others are all the same.
     """
     from fakeface.config.catalog import get_source
-    from fakeface.origins import fetch_each
+    from fakeface.data.download.source_resolver import fetch_each
 
     for fetched in fetch_each([get_source(name) for name in names], _collections(into)):
         expected = f" of {fetched.images_expected:,} expected" if fetched.images_expected else ""
@@ -187,8 +187,8 @@ def fetch(names: tuple[str, ...], into: Path | None) -> None:
 @click.option("--raw", type=click.Path(path_type=Path), default=Path("datasets/raw"), show_default=True)
 def verify(raw: Path) -> None:
     """Compare every raw file with its manifest: name each one missing, changed or added (exit code 2)."""
+    from fakeface.data.raw_dataset import verify_raw
     from fakeface.images.discovery import escaped
-    from fakeface.raw import verify_raw
 
     report = verify_raw(raw)
     for what, names in (("missing", report.missing), ("changed", report.changed), ("added", report.added)):
@@ -202,8 +202,8 @@ def verify(raw: Path) -> None:
 @click.option("--reports", type=click.Path(path_type=Path), default=Path("reports/data"), show_default=True)
 def report(reports: Path) -> None:
     """Audit the split anew, and say where the page is: counts, leaks, distributions, shortcut scores."""
-    from fakeface.audit import PAGE, audit_dataset
     from fakeface.config.params import load_params
+    from fakeface.data.audit.run_audit import PAGE, audit_dataset
 
     data = load_params(Path("params.yaml")).data
     audit = audit_dataset(Path("datasets/raw"), Path("datasets/split"), Path("datasets/measured"), reports, data)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.cluster import Cluster
-from fakeface.inputs import Share
+from fakeface.data.input_pipeline import Share
 from fakeface.system.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.data.image_pool import ImagePool
-from fakeface.inputs import scoring_dataset
+from fakeface.data.input_pipeline import scoring_dataset
 from fakeface.system.progress import progress
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from fakeface.store import FACTS
+from fakeface.data.image_store import FACTS
 
 
 def stage_digest(project: Path, stage: str, *more: str, without: Collection[Path] = ()) -> str:

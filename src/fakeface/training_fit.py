@@ -16,7 +16,7 @@ import numpy as np
 from fakeface.config.params import Params
 from fakeface.constants import HISTORY_COLUMNS
 from fakeface.data.image_pool import ImagePool
-from fakeface.inputs import WHOLE, Share, scoring_dataset, scoring_steps, stage_seed, training_dataset
+from fakeface.data.input_pipeline import WHOLE, Share, scoring_dataset, scoring_steps, stage_seed, training_dataset
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import write_rows
 from fakeface.system.signals import stops_between_steps

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fakeface.store import Store
+from fakeface.data.image_store import Store
 
 if TYPE_CHECKING:
     pass

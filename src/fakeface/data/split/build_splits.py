@@ -10,12 +10,10 @@ from typing import Any
 
 from fakeface.config.params import Data, Profile
 from fakeface.constants import HELDOUT, PARTS
-from fakeface.decoded import DecodedImages, decode_files
-from fakeface.images.preprocessing import Reencoding
-from fakeface.images.validation import Limits
-from fakeface.near_duplicates import near_duplicate_groups
-from fakeface.raw import Collection, Rejected, read_collection
-from fakeface.splits import (
+from fakeface.data.image_store import StoredImage, write_store
+from fakeface.data.raw_dataset import Collection, Rejected, read_collection
+from fakeface.data.split.decode_cache import DecodedImages, decode_files
+from fakeface.data.split.group_split import (
     ROLES,
     Candidate,
     Placed,
@@ -25,7 +23,9 @@ from fakeface.splits import (
     require_every_part,
     split_images,
 )
-from fakeface.store import StoredImage, write_store
+from fakeface.data.split.near_duplicates import near_duplicate_groups
+from fakeface.images.preprocessing import Reencoding
+from fakeface.images.validation import Limits
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import clear_folder, exclusive
 from fakeface.system.serialization import some, write_json, write_rows

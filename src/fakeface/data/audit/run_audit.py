@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fakeface.audit_page import audit_page
-from fakeface.audited import IDENTITY, AuditedImages, audit_images
 from fakeface.config.params import Data
+from fakeface.data.audit.image_properties import FORMATS, FileFacts, PictureFacts
+from fakeface.data.audit.image_table import IDENTITY, AuditedImages, audit_images
+from fakeface.data.audit.page import audit_page
+from fakeface.data.audit.shortcut_probe import KINDS, Score, shortcut_score, single_fact_score
+from fakeface.data.raw_dataset import Rejected, read_collection
+from fakeface.data.split.group_split import ROLES, find_leaks
 from fakeface.images.jpeg_metadata import SUBSAMPLINGS
 from fakeface.images.validation import Limits
-from fakeface.raw import Rejected, read_collection
-from fakeface.shortcuts import KINDS, Score, shortcut_score, single_fact_score
-from fakeface.side_facts import FORMATS, FileFacts, PictureFacts
-from fakeface.splits import ROLES, find_leaks
 from fakeface.system.filesystem import whole_file
 from fakeface.system.serialization import read_json, read_rows, write_json, write_rows
 

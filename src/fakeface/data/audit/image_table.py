@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fakeface.data.audit.image_properties import FORMATS, FileFacts, PictureFacts
+from fakeface.data.audit.property_cache import Facts, measure_files, measure_pictures
+from fakeface.data.image_store import IMAGES, MANIFEST, StoredImage, open_store
+from fakeface.data.raw_dataset import Collection
+from fakeface.data.split.group_split import ROLES, Placed
+from fakeface.data.split.near_duplicates import near_duplicate_groups, perceptual_hash
 from fakeface.images.jpeg_metadata import SUBSAMPLINGS
 from fakeface.images.preprocessing import Reencoding
 from fakeface.images.validation import Limits
-from fakeface.measured import Facts, measure_files, measure_pictures
-from fakeface.near_duplicates import near_duplicate_groups, perceptual_hash
-from fakeface.raw import Collection
-from fakeface.side_facts import FORMATS, FileFacts, PictureFacts
-from fakeface.splits import ROLES, Placed
-from fakeface.store import IMAGES, MANIFEST, StoredImage, open_store
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import read_rows
 

@@ -22,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from fakeface import near_duplicates
+from fakeface.data.raw_dataset import RawFile, Rejected
+from fakeface.data.split import near_duplicates
+from fakeface.data.split.near_duplicates import perceptual_hash
 from fakeface.images.decoding import decode_image, decoder_code
 from fakeface.images.preprocessing import Crop, Reencoding
 from fakeface.images.validation import Limits, RejectedImage, read_content
-from fakeface.near_duplicates import perceptual_hash
-from fakeface.raw import RawFile, Rejected
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import clear_folder, exclusive, make_folder, naming
 from fakeface.system.parallel import in_processes

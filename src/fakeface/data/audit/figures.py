@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fakeface.audited import AuditedImages
-from fakeface.side_facts import FULL_SIZE_BANDS, PICTURE_BANDS
+from fakeface.data.audit.image_properties import FULL_SIZE_BANDS, PICTURE_BANDS
+from fakeface.data.audit.image_table import AuditedImages
 from fakeface.visualization.style import FAKE_COLOUR, REAL_COLOUR
 from fakeface.visualization.svg import svg_drawing
 

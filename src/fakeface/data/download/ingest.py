@@ -14,10 +14,16 @@ from typing import NamedTuple, TypeVar
 from fakeface.config.catalog import get_source, label_of
 from fakeface.config.params import Profile, Source
 from fakeface.data.download.identity import identity_reader
-from fakeface.data_manifest import DataManifest, ListedFile, read_data_manifest, refuse_contradictions, refuse_missing
+from fakeface.data.download.source_resolver import Origin, find_origins, unnamed_entries
+from fakeface.data.download.user_manifest import (
+    DataManifest,
+    ListedFile,
+    read_data_manifest,
+    refuse_contradictions,
+    refuse_missing,
+)
+from fakeface.data.raw_dataset import COLLECTED, MANIFEST, Collection, RawFile, Rejected, write_collection
 from fakeface.images.discovery import list_images
-from fakeface.origins import Origin, find_origins, unnamed_entries
-from fakeface.raw import COLLECTED, MANIFEST, Collection, RawFile, Rejected, write_collection
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import exclusive, make_folder, naming, whole_file
 from fakeface.system.progress import progress

@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeAlias
 
 from fakeface.config.params import PartCounts, PartShares, Source
 from fakeface.constants import HELDOUT, LABELS, PARTS, STAGES
-from fakeface.raw import RawFile, Rejected
+from fakeface.data.raw_dataset import RawFile, Rejected
 from fakeface.system.errors import UserError
 
 ROLES = (*STAGES, HELDOUT)

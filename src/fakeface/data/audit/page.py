@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fakeface import audit_words
-from fakeface.audit_figures import draw_spectra, draw_strips
-from fakeface.audited import AuditedImages
 from fakeface.constants import HELDOUT, PARTS, STAGES
-from fakeface.shortcuts import KINDS
+from fakeface.data.audit import text as audit_words
+from fakeface.data.audit.figures import draw_spectra, draw_strips
+from fakeface.data.audit.image_table import AuditedImages
+from fakeface.data.audit.shortcut_probe import KINDS
 from fakeface.visualization.html_page import render_page
 
 TEMPLATE = Path(__file__).with_name("audit.html.jinja")

@@ -18,11 +18,11 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from fakeface import side_facts
+from fakeface.data.audit import image_properties as side_facts
+from fakeface.data.audit.image_properties import FileFacts, PictureFacts, measure_file, measure_picture
+from fakeface.data.raw_dataset import RawFile
 from fakeface.images.decoding import decoder_code
 from fakeface.images.validation import Limits, RejectedImage, read_content
-from fakeface.raw import RawFile
-from fakeface.side_facts import FileFacts, PictureFacts, measure_file, measure_picture
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import exclusive, naming, whole_file
 from fakeface.system.parallel import in_processes

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fakeface.side_facts import FileFacts, PictureFacts
+from fakeface.data.audit.image_properties import FileFacts, PictureFacts
 
 FOLDS = 3
 MOST = 2_500  # images of a class that are looked at; the standard error of the score is then below 0.01

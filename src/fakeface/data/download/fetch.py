@@ -19,12 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fakeface.config.catalog import Archive, Collection, get_source
-from fakeface.images.discovery import list_images
-from fakeface.system.archives import Limits, Progress, holds_what_was_unpacked, read_record, unpack
-from fakeface.system.checksums import CHECKSUMS, file_digests
-from fakeface.system.errors import UserError
-from fakeface.system.filesystem import exclusive
-from fakeface.transfer import (
+from fakeface.data.download.transfer import (
     Expected,
     Patience,
     RefusedError,
@@ -34,6 +29,11 @@ from fakeface.transfer import (
     download_from_kaggle,
     full_disk_named,
 )
+from fakeface.images.discovery import list_images
+from fakeface.system.archives import Limits, Progress, holds_what_was_unpacked, read_record, unpack
+from fakeface.system.checksums import CHECKSUMS, file_digests
+from fakeface.system.errors import UserError
+from fakeface.system.filesystem import exclusive
 
 _TRANSFERS: Final = {"drive": download_from_drive, "kaggle": download_from_kaggle}
 _log = logging.getLogger(__name__)

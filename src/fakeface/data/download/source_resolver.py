@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from fakeface.config.catalog import Collection, get_source
 from fakeface.config.params import Data, Profile, Source
-from fakeface.fetch import Fetched, fetch
+from fakeface.data.download.fetch import Fetched, fetch
+from fakeface.data.download.transfer import Patience
 from fakeface.images.discovery import escaped, is_passed_over
 from fakeface.system.archives import holds_what_was_unpacked, read_record, unpack
 from fakeface.system.checksums import file_digests
@@ -17,7 +18,6 @@ from fakeface.system.errors import UserError
 from fakeface.system.filesystem import exclusive
 from fakeface.system.progress import bytes_progress
 from fakeface.system.serialization import some
-from fakeface.transfer import Patience
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 

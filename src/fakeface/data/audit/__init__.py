@@ -1,0 +1,1 @@
+"""Stage audit: what to read before believing the split."""

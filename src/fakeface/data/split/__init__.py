@@ -1,0 +1,1 @@
+"""Stage split: images decoded once and shared out without a leak."""
