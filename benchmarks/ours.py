@@ -99,10 +99,10 @@ def read(turns: Turns, store: Path, recipe: str, stage: str, images: int, fast: 
 def predict(turns: Turns, folder: Path, recipe: str) -> None:
     """Score a folder of JPEGs a turn, as `fakeface predict` does after it has loaded its network."""
     from fakeface.images.preprocessing import Crop
+    from fakeface.inference.predict import score_files
     from fakeface.models.checkpoints import CheckpointFacts
     from fakeface.models.device import prepare_tensorflow
     from fakeface.models.networks import with_mirrored_view
-    from fakeface.predict import score_files
 
     params = params_of(recipe)
     device = prepare_tensorflow(params.device, params.precision, params.seed, deterministic=False)

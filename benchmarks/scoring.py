@@ -12,7 +12,7 @@ from benchmarks.faces import faces
 from benchmarks.peak import forward_flops, peak_jobs, peak_of
 from benchmarks.table import Row
 from benchmarks.turns import Job, take_turns
-from fakeface.predict import BATCH_SIZE
+from fakeface.inference.predict import BATCH_SIZE
 
 _IMAGES = click.option("--images", type=click.IntRange(128), default=256, show_default=True, help="JPEGs a turn.")
 

@@ -107,8 +107,8 @@ def test_predict_names_an_image_it_cannot_use(checkpoint: Path, tmp_path: Path) 
 
 def test_files_decoded_side_by_side_keep_their_order_scores_and_reasons(checkpoint: Path, tmp_path: Path) -> None:
     from fakeface.images.preprocessing import Crop
+    from fakeface.inference.predict import score_files
     from fakeface.models.checkpoints import load_checkpoint
-    from fakeface.predict import score_files
 
     files = [tmp_path / f"{number}.png" for number in range(9)]
     for number, file in enumerate(files):

@@ -18,10 +18,10 @@ from fakeface.data.image_store import open_store
 from fakeface.data.input_pipeline import scoring_dataset
 from fakeface.data.split.build_splits import split_dataset
 from fakeface.images.preprocessing import Crop
+from fakeface.inference.predict import score_files
 from fakeface.metrics.calibration import Calibration
 from fakeface.models.checkpoints import CheckpointFacts
 from fakeface.models.device import quiet_tensorflow
-from fakeface.predict import score_files
 from picture_folders import data_of, picture
 
 quiet_tensorflow()

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fakeface.inference.scoring import raw_scores
 from fakeface.metrics.calibration import logit
 from fakeface.models.device import quiet_tensorflow
-from fakeface.scoring import raw_scores
 
 quiet_tensorflow()
 

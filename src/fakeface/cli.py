@@ -220,6 +220,6 @@ def predict(images: tuple[Path, ...], checkpoint: Path, crop: str) -> None:
     Prints a CSV row for each image; one that cannot be used is named on stderr, and the exit code is 2.
     """
     from fakeface.images.preprocessing import Crop
-    from fakeface.predict import print_predictions
+    from fakeface.inference.predict import print_predictions
 
     raise SystemExit(print_predictions(images, checkpoint, Crop.parse(crop)))

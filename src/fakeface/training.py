@@ -13,10 +13,10 @@ from fakeface.config.params import Params
 from fakeface.constants import STAGES
 from fakeface.data.image_pool import ImagePool, pool_of
 from fakeface.data.image_store import Store
+from fakeface.inference.scoring import Scores, score_pool
 from fakeface.metrics.calibration import Calibration, fit_calibration
 from fakeface.metrics.classification import per_pair
 from fakeface.models.checkpoints import CheckpointFacts
-from fakeface.scoring import Scores, score_pool
 from fakeface.system.errors import UserError
 from fakeface.training_fit import FitResult, fit_stage
 from fakeface.training_state import SavedTraining

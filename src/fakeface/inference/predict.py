@@ -19,9 +19,9 @@ from fakeface.images.decoding import read_image
 from fakeface.images.discovery import list_images
 from fakeface.images.preprocessing import Crop
 from fakeface.images.validation import RejectedImage
+from fakeface.inference.scoring import raw_scores
 from fakeface.metrics.calibration import Calibration
 from fakeface.models.checkpoints import CheckpointFacts, Detectors
-from fakeface.scoring import raw_scores
 from fakeface.system.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Scores of images by a trained network."""
