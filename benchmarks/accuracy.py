@@ -50,12 +50,12 @@ def train(store: Path, steps: int, fast: bool) -> list[tuple[float, float]]:
 def _after(store: Path, steps: int, fast: bool, seed: int) -> tuple[float, float]:
     _prepare(fast, seed)  # before TensorFlow's first import, which reads what it sets
 
-    from fakeface.augment import build_augmentation
     from fakeface.data.image_pool import pool_of
     from fakeface.data.image_store import open_store
     from fakeface.data.input_pipeline import training_dataset
     from fakeface.models.networks import build_network
-    from fakeface.training_fit import compile_for_training
+    from fakeface.training.augmentation.pipeline import build_augmentation
+    from fakeface.training.fit import compile_for_training
 
     augmentation: Any = ours.params_of("seed").chosen_recipe().augmentation_steps("stage2")
     augment = build_augmentation(ours.on_opencv(augmentation) if fast else augmentation, seed)

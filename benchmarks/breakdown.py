@@ -52,7 +52,7 @@ def profile_step(recipe: str, steps: int, batch_size: int) -> Counter[str]:
     import numpy as np
     import tensorflow as tf
 
-    from fakeface.training_fit import compile_for_training
+    from fakeface.training.fit import compile_for_training
 
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (batch_size, params.image_size, params.image_size, 3)).astype(np.float32)

@@ -56,7 +56,7 @@ def train(turns: Turns, store: Path, recipe: str, how: Mapping[str, Any]) -> Non
     # XLA has no deterministic gradient of the seed's pooling
     prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic and "jit_compile" not in how)
     from benchmarks.keras_turns import Pauses
-    from fakeface.training_fit import compile_for_training
+    from fakeface.training.fit import compile_for_training
 
     chosen, settings = params.chosen_recipe(), params.stage_settings("stage2")
     steps = ours.on_opencv(chosen.augmentation_steps("stage2"))

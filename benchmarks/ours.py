@@ -28,10 +28,10 @@ def training_batches(
     params: Params, stage: str, store: Path, steps: Sequence[Mapping[str, Any]]
 ) -> tuple[Any, int, int]:
     """Return the dataset of fit_stage, its steps an epoch and its batch size."""
-    from fakeface.augment import build_augmentation
     from fakeface.data.image_pool import pool_of
     from fakeface.data.image_store import open_store
     from fakeface.data.input_pipeline import stage_seed, training_dataset
+    from fakeface.training.augmentation.pipeline import build_augmentation
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
     pool = pool_of([open_store(store)], "train")
@@ -52,7 +52,7 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
     params = params_of(recipe)
     prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
     from benchmarks.keras_turns import Pauses
-    from fakeface.training_fit import compile_for_training
+    from fakeface.training.fit import compile_for_training
 
     chosen, settings = params.chosen_recipe(), params.stage_settings("stage2")
     batches, per_epoch, size = training_batches(params, "stage2", store, on_opencv(chosen.augmentation_steps("stage2")))
@@ -66,7 +66,7 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
 def fresh_network(params: Params) -> Any:
     """Return the chosen recipe's network with fresh weights."""
     from fakeface.models.networks import build_network
-    from fakeface.training import build_arguments
+    from fakeface.training.train_stage import build_arguments
 
     return build_network(*build_arguments(params))
 

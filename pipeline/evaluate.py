@@ -33,7 +33,7 @@ def main() -> None:
         from fakeface.system.project import main_folder, private_folder
         from fakeface.system.serialization import read_json, read_rows, write_json
         from fakeface.tracking.identity import identify
-        from fakeface.training_state import remove_finished
+        from fakeface.training.resume import remove_finished
 
         stores = {role: open_store(Path("datasets/split") / role) for role in (*STAGES, HELDOUT)}
         for checkpoint in checkpoints.values():

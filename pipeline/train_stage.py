@@ -8,19 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fakeface.cluster import Cluster, cluster_of
 from fakeface.config.params import Params, experiment_parameters, load_params
 from fakeface.constants import STAGES
 from fakeface.system.errors import UserError, one_sentence_errors
 from fakeface.system.serialization import write_json
 from fakeface.system.signals import ended_by_signals
+from fakeface.training.distributed.cluster import Cluster, cluster_of
 
 if TYPE_CHECKING:
     from fakeface import tracking
     from fakeface.data.image_store import Store
-    from fakeface.distribution import Distribution
     from fakeface.models.device import Device
-    from fakeface.training_state import SavedTraining
+    from fakeface.training.distributed.strategy import Distribution
+    from fakeface.training.resume import SavedTraining
 
 
 def main(arguments: list[str]) -> None:
@@ -46,9 +46,9 @@ def main(arguments: list[str]) -> None:
 def train(params: Params, stage: str, run: tracking.Run, cluster: Cluster | None) -> None:
     """Train one stage with its curves going to `run`, and write its files."""
     from fakeface.models.checkpoints import read_facts
-    from fakeface.stage_inputs import stage_digest
     from fakeface.system.filesystem import make_folder
     from fakeface.system.project import main_folder, private_folder
+    from fakeface.training.stage_fingerprint import stage_digest
 
     previous = _checkpoint_before(stage)
     # Before TensorFlow takes seconds to load, and a training minutes: what is missing or in the way is told at once
@@ -59,7 +59,7 @@ def train(params: Params, stage: str, run: tracking.Run, cluster: Cluster | None
 
     import tensorflow as tf
 
-    from fakeface.training_state import remove_finished, saved_training
+    from fakeface.training.resume import remove_finished, saved_training
 
     stores = _stores(stage)
     unfinished = private_folder(main_folder(Path.cwd()), "training")
@@ -81,7 +81,7 @@ def help_train(params: Params, stage: str, cluster: Cluster) -> None:
     """Train one stage as the helper of another machine, which writes all."""
     _, distribution = _prepared(params, stage, cluster)
     assert distribution is not None
-    from fakeface.training import help_train_stage
+    from fakeface.training.train_stage import help_train_stage
 
     with distribution.told_who_is_gone(lambda: "the chief has kept what was done"):
         help_train_stage(params, stage, _stores(stage), distribution)
@@ -90,9 +90,9 @@ def help_train(params: Params, stage: str, cluster: Cluster) -> None:
 
 def _prepared(params: Params, stage: str, cluster: Cluster | None) -> tuple[Device, Distribution | None]:
     """Choose what to compute on, and say it; with a cluster, once all its machines are there and alike."""
-    from fakeface.distribution import distribute
     from fakeface.models.device import prepare_tensorflow
-    from fakeface.stage_inputs import stage_digest
+    from fakeface.training.distributed.strategy import distribute
+    from fakeface.training.stage_fingerprint import stage_digest
 
     device = prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
 
@@ -131,8 +131,8 @@ def _train_and_write(
     distribution: Distribution | None = None,
 ) -> None:
     from fakeface.models.checkpoints import save_checkpoint
-    from fakeface.training import train_stage
-    from fakeface.training_fit import write_history
+    from fakeface.training.fit import write_history
+    from fakeface.training.train_stage import train_stage
 
     epochs, done = params.stage_settings(stage).epochs, saved.progress
     if done.epoch:

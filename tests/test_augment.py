@@ -17,16 +17,16 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
-from fakeface import augment_arrays as arrays
 from fakeface.config.augmentation import OPERATIONS, check_steps
 from fakeface.models.device import quiet_tensorflow
 from fakeface.system.errors import UserError
+from fakeface.training.augmentation import numpy_ops as arrays
 
 quiet_tensorflow()
 import tensorflow as tf  # noqa: E402
 
-from fakeface import augment_tensors as tensors  # noqa: E402
-from fakeface.augment import around_the_middle, build_augmentation  # noqa: E402
+from fakeface.training.augmentation import tensor_ops as tensors  # noqa: E402
+from fakeface.training.augmentation.pipeline import around_the_middle, build_augmentation  # noqa: E402
 
 Images = npt.NDArray[Any]
 SIZE = 64
@@ -440,7 +440,7 @@ def test_a_process_with_an_unfinished_iterator_ends_and_addons_keeps_quiet() -> 
 from fakeface.models.device import quiet_tensorflow
 quiet_tensorflow()
 import numpy as np, tensorflow as tf
-from fakeface.augment import build_augmentation
+from fakeface.training.augmentation.pipeline import build_augmentation
 from fakeface.data.input_pipeline import pool_of, training_dataset
 from fakeface.data.image_store import Store
 names = np.full(64, "train")

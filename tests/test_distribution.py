@@ -28,20 +28,20 @@ import numpy.typing as npt
 import pytest
 import yaml
 
-from fakeface.cluster import Cluster, cluster_of
 from fakeface.config.params import load_params
 from fakeface.constants import HISTORY_COLUMNS
 from fakeface.data.image_pool import pool_of
 from fakeface.data.image_store import StoredImage, open_store, write_store
 from fakeface.data.input_pipeline import Share, scoring_dataset, training_dataset
-from fakeface.distribution import gpus_for
 from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.models.networks import NETWORKS
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import read_rows
-from fakeface.training import train_stage
-from fakeface.training_fit import write_history
-from fakeface.training_state import SavedTraining
+from fakeface.training.distributed.cluster import Cluster, cluster_of
+from fakeface.training.distributed.strategy import gpus_for
+from fakeface.training.fit import write_history
+from fakeface.training.resume import SavedTraining
+from fakeface.training.train_stage import train_stage
 from training_machine import small_features
 
 quiet_tensorflow()
@@ -273,7 +273,7 @@ def test_a_port_that_another_program_has_is_named() -> None:
 
 
 def test_the_parts_of_a_batch_are_the_whole_batch(machine: Path) -> None:
-    from fakeface.augment import build_augmentation
+    from fakeface.training.augmentation.pipeline import build_augmentation
 
     pool = pool_of([open_store(machine / "datasets/split/stage1")], "train")
     steps: list[dict[str, Any]] = [

@@ -18,9 +18,9 @@ import pytest
 from fakeface.config.params import Params, load_params
 from fakeface.data.image_store import Store
 from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
-from fakeface.stage_inputs import stage_digest
 from fakeface.system.errors import UserError, one_sentence_errors
-from fakeface.training_state import KEPT, Progress, remove_finished, saved_training
+from fakeface.training.resume import KEPT, Progress, remove_finished, saved_training
+from fakeface.training.stage_fingerprint import stage_digest
 
 PROJECT = Path(__file__).parents[1]
 SIZE, EPOCHS = 32, 4
@@ -29,7 +29,7 @@ SEED_NAME = "FAKEFACE_KILL_SEED"  # in the environment: draws again the moments 
 
 quiet_tensorflow()
 PROCESSES = multiprocessing.get_context("forkserver")  # one process imports TensorFlow, others are forked from it
-PROCESSES.set_forkserver_preload(["fakeface.training_callbacks", "fakeface.augment"])
+PROCESSES.set_forkserver_preload(["fakeface.training.callbacks", "fakeface.training.augmentation.pipeline"])
 
 
 class Moments:
@@ -95,8 +95,8 @@ def train(folder: Path, recipe: str, last_moment: int) -> None:
     moments.watch_files(folder)
     prepare_tensorflow("cpu", "float32", params.seed, deterministic=True)
     from fakeface.models.checkpoints import save_checkpoint
-    from fakeface.training import train_stage
-    from fakeface.training_fit import write_history
+    from fakeface.training.fit import write_history
+    from fakeface.training.train_stage import train_stage
 
     stores = {"stage1": noise(4, moments), "stage2": noise(5, moments)}
     with saved_training(folder, "stage2") as saved:

@@ -25,9 +25,9 @@ from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.models.networks import build_network, with_mirrored_view
 from fakeface.scored_sets import evaluate_checkpoints
 from fakeface.system.errors import UserError
-from fakeface.training import TrainedStage, build_arguments, train_stage
-from fakeface.training_fit import compile_for_training, fit_stage, write_history
-from fakeface.training_state import saved_training
+from fakeface.training.fit import compile_for_training, fit_stage, write_history
+from fakeface.training.resume import saved_training
+from fakeface.training.train_stage import TrainedStage, build_arguments, train_stage
 
 quiet_tensorflow()
 PROJECT = Path(__file__).parents[1]
@@ -243,7 +243,7 @@ def test_a_checkpoint_of_other_channels_is_refused(
 def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[str, Store], tmp_path: Path) -> None:
     params = small_params(lr=1.0, recipe="seed")
     from fakeface.models.networks import build_network
-    from fakeface.training_fit import fit_stage
+    from fakeface.training.fit import fit_stage
 
     model = build_network("residual", CHANNELS, SIZE, 0.9)
     kernel, bias = model.get_layer("logits").get_weights()

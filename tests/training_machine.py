@@ -19,9 +19,9 @@ from fakeface.config.params import load_params
 from fakeface.data.image_store import open_store
 from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.system.errors import one_sentence_errors
-from fakeface.training import train_stage
-from fakeface.training_fit import write_history
-from fakeface.training_state import saved_training
+from fakeface.training.fit import write_history
+from fakeface.training.resume import saved_training
+from fakeface.training.train_stage import train_stage
 
 quiet_tensorflow()
 
@@ -38,7 +38,7 @@ def small_features(images: Any, _channels: Sequence[int], momentum: float) -> An
 
 def signal_in_step(number: signal.Signals, step: int) -> None:
     """Send this process a signal before the end of the step, as if it came from without."""
-    from fakeface import training_callbacks
+    from fakeface.training.train_stage import callbacks as training_callbacks
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has its jobs in the background ignore
     before, left = training_callbacks.Reporter.on_train_batch_end, step
@@ -57,7 +57,7 @@ def train_mirrored(history: Path) -> None:
     """Stop in the second epoch as by Ctrl-C, go on to the end, and train with settings that lose the loss."""
     import tensorflow as tf
 
-    from fakeface.distribution import Distribution
+    from fakeface.training.distributed.strategy import Distribution
 
     (processor,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)

@@ -18,14 +18,14 @@ from fakeface.metrics.calibration import Calibration, fit_calibration
 from fakeface.metrics.classification import per_pair
 from fakeface.models.checkpoints import CheckpointFacts
 from fakeface.system.errors import UserError
-from fakeface.training_fit import FitResult, fit_stage
-from fakeface.training_state import SavedTraining
+from fakeface.training.fit import FitResult, fit_stage
+from fakeface.training.resume import SavedTraining
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from fakeface.distribution import Distribution
-    from fakeface.training_callbacks import EpochListener
+    from fakeface.training.callbacks import EpochListener
+    from fakeface.training.distributed.strategy import Distribution
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from fakeface.augment_arrays import IMGAUG_SMALLEST_SIGMA
+from fakeface.training.augmentation.numpy_ops import IMGAUG_SMALLEST_SIGMA
 
 Tensor = Any  # TensorFlow has no type hints
 

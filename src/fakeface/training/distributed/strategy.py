@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fakeface.cluster import Cluster
 from fakeface.data.input_pipeline import Share
 from fakeface.system.errors import UserError
+from fakeface.training.distributed.cluster import Cluster
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -60,7 +60,7 @@ class Distribution:
         """Return a network like `model` on every replica, whose batch norms look at the whole batch."""
         import tensorflow as tf
 
-        from fakeface.whole_batch_norm import WholeBatchNorm
+        from fakeface.training.distributed.sync_batch_norm import WholeBatchNorm
 
         def layer(original: tf.keras.layers.Layer) -> tf.keras.layers.Layer:
             if isinstance(original, tf.keras.layers.BatchNormalization):

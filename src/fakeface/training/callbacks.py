@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from fakeface.system.errors import UserError
 from fakeface.system.progress import progress
-from fakeface.training_state import Progress, SavedTraining
+from fakeface.training.resume import Progress, SavedTraining
 
 # Called after each epoch with its number (from 1) and loss, accuracy, val_loss, val_accuracy, lr, images_per_second.
 EpochListener = Callable[[int, Mapping[str, float]], None]

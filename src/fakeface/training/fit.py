@@ -20,13 +20,13 @@ from fakeface.data.input_pipeline import WHOLE, Share, scoring_dataset, scoring_
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import write_rows
 from fakeface.system.signals import stops_between_steps
-from fakeface.training_state import Progress, SavedTraining
+from fakeface.training.resume import Progress, SavedTraining
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from fakeface.distribution import Distribution, Replicas
-    from fakeface.training_callbacks import EpochListener, Reporter
+    from fakeface.training.callbacks import EpochListener, Reporter
+    from fakeface.training.distributed.strategy import Distribution, Replicas
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def fit_stage(
             machine is gone.
         KeyboardInterrupt, SystemExit: asked for by a signal; raised between two steps.
     """
-    from fakeface.training_callbacks import Reporter, Stopper
+    from fakeface.training.callbacks import Reporter, Stopper
 
     recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
     steps = settings.steps(len(training))
@@ -100,7 +100,7 @@ def _fed(
     distribution: Distribution | None,
 ) -> dict[str, Any]:
     """Return the arguments of `fit` that say where images come from."""
-    from fakeface.augment import build_augmentation
+    from fakeface.training.augmentation.pipeline import build_augmentation
 
     recipe, settings, size = params.chosen_recipe(), params.stage_settings(stage), params.validation_batch_size
     seed = stage_seed(params.seed, stage)
@@ -143,7 +143,7 @@ def _callbacks(
     replicas: Replicas | None,
 ) -> list[Any]:
     """Return the callbacks in their order: the report has the rate that was used, the state the one that is next."""
-    from fakeface.training_callbacks import Gatherer, Plateau, RandomLayers, Saver, Teller
+    from fakeface.training.callbacks import Gatherer, Plateau, RandomLayers, Saver, Teller
 
     plateau = None
     if params.chosen_recipe().schedule == "plateau":
@@ -159,7 +159,7 @@ def _told_how_it_ended(
     params: Params, stage: str, saved: SavedTraining | None, reporter: Reporter, is_helper: bool
 ) -> Iterator[None]:
     """Take the progress bar away, and say what is kept of a fit that does not come to its end."""
-    from fakeface.training_callbacks import LossIsNoNumberError
+    from fakeface.training.callbacks import LossIsNoNumberError
 
     try:
         yield

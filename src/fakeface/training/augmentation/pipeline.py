@@ -21,10 +21,10 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from fakeface import augment_arrays as arrays
-from fakeface import augment_tensors as tensors
 from fakeface.config.augmentation import check_steps
 from fakeface.system.interpreter_shutdown import CALLS
+from fakeface.training.augmentation import numpy_ops as arrays
+from fakeface.training.augmentation import tensor_ops as tensors
 
 Tensor = Any  # TensorFlow has no type hints
 Augmentation = Callable[..., Tensor]
