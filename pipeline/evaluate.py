@@ -25,11 +25,11 @@ def main() -> None:
 
         from fakeface.constants import HISTORY_COLUMNS
         from fakeface.data.image_store import open_store
+        from fakeface.evaluation.predictions import evaluate_checkpoints, robustness_of_checkpoint
+        from fakeface.evaluation.results import evaluation_metrics
         from fakeface.report_page import write_report_page
         from fakeface.reported import RUN, run_facts
         from fakeface.reporting.write_results import write_reports
-        from fakeface.reports import evaluation_metrics
-        from fakeface.scored_sets import evaluate_checkpoints, robustness_of_checkpoint
         from fakeface.system.project import main_folder, private_folder
         from fakeface.system.serialization import read_json, read_rows, write_json
         from fakeface.tracking.identity import identify

@@ -24,11 +24,11 @@ from fakeface.cli import main
 from fakeface.config.params import Pair, experiment_parameters, load_params
 from fakeface.constants import STAGES
 from fakeface.data.image_store import StoredImage, write_store
+from fakeface.evaluation.predictions import Evaluation, ScoredSet
+from fakeface.evaluation.results import evaluation_metrics
 from fakeface.metrics.calibration import Calibration
 from fakeface.mistakes import hardest_mistakes
 from fakeface.reported import ReportedScores
-from fakeface.reports import evaluation_metrics
-from fakeface.scored_sets import Evaluation, ScoredSet
 from fakeface.system.serialization import write_json, write_rows
 
 PROJECT = Path(__file__).parents[1]

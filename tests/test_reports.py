@@ -7,10 +7,10 @@ import pytest
 
 from fakeface.config.params import Pair
 from fakeface.constants import STAGES
+from fakeface.evaluation.predictions import Evaluation, ScoredSet
+from fakeface.evaluation.results import evaluation_metrics
 from fakeface.metrics.calibration import Calibration
 from fakeface.metrics.classification import expected_calibration_error
-from fakeface.reports import evaluation_metrics
-from fakeface.scored_sets import Evaluation, ScoredSet
 
 
 def scored(name: str, sources: list[str], scores: list[float]) -> ScoredSet:

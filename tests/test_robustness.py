@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fakeface import robustness
-from fakeface.robustness import (
+from fakeface.evaluation import robustness
+from fakeface.evaluation.robustness import (
     EQUALISED,
     MACRO,
     PERTURBATIONS,
@@ -225,5 +225,5 @@ def test_rows_are_drawn_evenly_and_again_the_same() -> None:
 
 
 def test_opencv_is_loaded_only_to_blur() -> None:
-    code = "import sys, fakeface.robustness; assert not {'cv2', 'tensorflow'} & set(sys.modules)"
+    code = "import sys, fakeface.evaluation.robustness; assert not {'cv2', 'tensorflow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

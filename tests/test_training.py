@@ -18,12 +18,12 @@ from fakeface.constants import STAGES
 from fakeface.data.image_pool import pool_of
 from fakeface.data.image_store import Store
 from fakeface.data.input_pipeline import epoch_batches, scoring_dataset, stage_seed, training_dataset
+from fakeface.evaluation.predictions import evaluate_checkpoints
 from fakeface.inference.scoring import score_pool
 from fakeface.metrics.calibration import Calibration, fit_calibration
 from fakeface.models.checkpoints import Detectors, save_checkpoint
 from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.models.networks import build_network, with_mirrored_view
-from fakeface.scored_sets import evaluate_checkpoints
 from fakeface.system.errors import UserError
 from fakeface.training.fit import compile_for_training, fit_stage, write_history
 from fakeface.training.resume import saved_training

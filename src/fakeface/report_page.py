@@ -9,9 +9,9 @@ from typing import Any
 from fakeface import report_figures, report_words
 from fakeface.constants import HELDOUT, PARTS, STAGES
 from fakeface.data.image_store import Store, open_store
+from fakeface.evaluation.robustness import MACRO
 from fakeface.mistakes import hardest_mistakes, thumbnails
 from fakeface.reported import Reported, read_reported
-from fakeface.robustness import MACRO
 from fakeface.run_words import repeat_commands, settings_of_recipe, settings_of_stages
 from fakeface.system.filesystem import whole_file
 from fakeface.visualization.html_page import render_page

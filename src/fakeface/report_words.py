@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fakeface.constants import STAGES
+from fakeface.evaluation.robustness import MACRO, UNCHANGED
 from fakeface.figures import HUMAN_ACCURACY, SEED_ACCURACY
-from fakeface.robustness import MACRO, UNCHANGED
 
 UNDEFINED = "–"
 NOTEBOOK_CONSTANT = 0.72  # what always "fake" gets on the notebook's own test set

@@ -8,8 +8,8 @@ from typing import Any
 
 from fakeface import figures
 from fakeface.constants import FINAL_STAGE, LABELS, STAGES
+from fakeface.evaluation.predictions import Evaluation, ScoredSet
 from fakeface.metrics.classification import confusion_rows, roc_points
-from fakeface.scored_sets import Evaluation, ScoredSet
 from fakeface.system.filesystem import make_folder
 from fakeface.system.serialization import write_json, write_rows
 

@@ -14,11 +14,11 @@ from fakeface.config.params import Pair
 from fakeface.constants import HELDOUT, STAGES
 from fakeface.data.image_pool import ImagePool, joined_pools, pool_of
 from fakeface.data.image_store import Store
+from fakeface.evaluation.robustness import PERTURBATIONS, evenly_drawn_rows, robustness_rows
+from fakeface.evaluation.source_pairs import TEST, face_names, pairs_or_all
 from fakeface.inference.scoring import Scores, raw_scores, score_pool
 from fakeface.metrics.calibration import Calibration
 from fakeface.models.checkpoints import Detectors
-from fakeface.pairs import TEST, face_names, pairs_or_all
-from fakeface.robustness import PERTURBATIONS, evenly_drawn_rows, robustness_rows
 from fakeface.system.errors import UserError
 from fakeface.system.progress import progress
 

@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from fakeface.config.params import Pair
 from fakeface.constants import FINAL_STAGE, STAGES
+from fakeface.evaluation.predictions import Evaluation
+from fakeface.evaluation.robustness import EQUALISED, MACRO
+from fakeface.evaluation.source_pairs import pair_rows
 from fakeface.metrics.classification import binary_metrics, bootstrap_intervals, coverage, evaluation_report
-from fakeface.pairs import pair_rows
-from fakeface.robustness import EQUALISED, MACRO
-from fakeface.scored_sets import Evaluation
 
 _PAIR_KEYS = ("balanced_accuracy", "roc_auc")
 

@@ -1,0 +1,1 @@
+"""Stage evaluate: every checkpoint on the held-out sources."""
