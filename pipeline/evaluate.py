@@ -27,8 +27,8 @@ def main() -> None:
         from fakeface.data.image_store import open_store
         from fakeface.evaluation.predictions import evaluate_checkpoints, robustness_of_checkpoint
         from fakeface.evaluation.results import evaluation_metrics
-        from fakeface.report_page import write_report_page
-        from fakeface.reported import RUN, run_facts
+        from fakeface.reporting.page import write_report_page
+        from fakeface.reporting.results_reader import RUN, run_facts
         from fakeface.reporting.write_results import write_reports
         from fakeface.system.project import main_folder, private_folder
         from fakeface.system.serialization import read_json, read_rows, write_json

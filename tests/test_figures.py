@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fakeface import figures
 from fakeface.metrics.classification import evaluation_report
+from fakeface.reporting import metric_plots as figures
 from fakeface.visualization.style import SERIES
 
 _RNG = np.random.default_rng(0)
@@ -148,5 +148,5 @@ def test_heat_map_of_many_pairs_shows_the_weakest(tmp_path: Path) -> None:
 
 
 def test_matplotlib_is_loaded_only_to_draw() -> None:
-    code = "import sys, fakeface.figures; assert not {'matplotlib', 'tensorflow'} & set(sys.modules)"
+    code = "import sys, fakeface.reporting.metric_plots; assert not {'matplotlib', 'tensorflow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -27,8 +27,8 @@ from fakeface.data.image_store import StoredImage, write_store
 from fakeface.evaluation.predictions import Evaluation, ScoredSet
 from fakeface.evaluation.results import evaluation_metrics
 from fakeface.metrics.calibration import Calibration
-from fakeface.mistakes import hardest_mistakes
-from fakeface.reported import ReportedScores
+from fakeface.reporting.hard_examples import hardest_mistakes
+from fakeface.reporting.results_reader import ReportedScores
 from fakeface.system.serialization import write_json, write_rows
 
 PROJECT = Path(__file__).parents[1]

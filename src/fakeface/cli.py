@@ -38,7 +38,7 @@ def check() -> None:
 @click.option("--metrics", type=click.Path(path_type=Path), default=Path("reports/metrics.json"), show_default=True)
 def summary(metrics: Path) -> None:
     """Show the last result as a table, and where to look next."""
-    from fakeface.summary import print_summary
+    from fakeface.reporting.terminal_summary import print_summary
 
     print_summary(metrics)
 
@@ -53,7 +53,7 @@ def result_report(reports: Path) -> None:
     """
     from fakeface.config.params import load_params
     from fakeface.constants import HELDOUT
-    from fakeface.report_page import write_report_page
+    from fakeface.reporting.page import write_report_page
 
     mistakes = load_params(Path("params.yaml")).report.mistakes
     page = write_report_page(reports, Path("datasets/split") / HELDOUT, mistakes)

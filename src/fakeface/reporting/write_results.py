@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fakeface import figures
 from fakeface.constants import FINAL_STAGE, LABELS, STAGES
 from fakeface.evaluation.predictions import Evaluation, ScoredSet
 from fakeface.metrics.classification import confusion_rows, roc_points
+from fakeface.reporting import metric_plots as figures
 from fakeface.system.filesystem import make_folder
 from fakeface.system.serialization import write_json, write_rows
 

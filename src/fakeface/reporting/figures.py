@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fakeface.constants import HELDOUT, STAGES
-from fakeface.figures import ScoredSet, plot_history, plot_reliability, plot_roc, plot_score_distributions
-from fakeface.reported import Reported, ReportedScores
+from fakeface.reporting.metric_plots import (
+    ScoredSet,
+    plot_history,
+    plot_reliability,
+    plot_roc,
+    plot_score_distributions,
+)
+from fakeface.reporting.results_reader import Reported, ReportedScores
 from fakeface.visualization.svg import svg_drawing
 
 _FINAL = STAGES[-1]

@@ -7,7 +7,7 @@ from typing import Any
 
 from fakeface.constants import STAGES
 from fakeface.evaluation.robustness import MACRO, UNCHANGED
-from fakeface.figures import HUMAN_ACCURACY, SEED_ACCURACY
+from fakeface.reporting.metric_plots import HUMAN_ACCURACY, SEED_ACCURACY
 
 UNDEFINED = "–"
 NOTEBOOK_CONSTANT = 0.72  # what always "fake" gets on the notebook's own test set

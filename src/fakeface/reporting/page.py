@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fakeface import report_figures, report_words
 from fakeface.constants import HELDOUT, PARTS, STAGES
 from fakeface.data.image_store import Store, open_store
 from fakeface.evaluation.robustness import MACRO
-from fakeface.mistakes import hardest_mistakes, thumbnails
-from fakeface.reported import Reported, read_reported
-from fakeface.run_words import repeat_commands, settings_of_recipe, settings_of_stages
+from fakeface.reporting import figures as report_figures
+from fakeface.reporting import text as report_words
+from fakeface.reporting.hard_examples import hardest_mistakes, thumbnails
+from fakeface.reporting.reproduce import repeat_commands, settings_of_recipe, settings_of_stages
+from fakeface.reporting.results_reader import Reported, read_reported
 from fakeface.system.filesystem import whole_file
 from fakeface.visualization.html_page import render_page
 

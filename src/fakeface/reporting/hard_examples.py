@@ -13,7 +13,7 @@ from PIL import Image
 
 from fakeface.constants import FAKE, LABELS
 from fakeface.data.image_store import Store
-from fakeface.reported import ReportedScores
+from fakeface.reporting.results_reader import ReportedScores
 from fakeface.system.errors import UserError
 
 _LARGEST = 160  # pixels a side: sharp enough on a page, and 12 of them far below its 3 MB
