@@ -69,7 +69,7 @@ bench: $(stamp) ## Measure this machine against the targets; see benchmarks/RESU
 	@$(in_venv) python -m benchmarks $(if $(DATA),--data "$(DATA)")
 
 sample: $(stamp) ## Draw the synthetic sample anew, byte for byte
-	@$(in_venv) python -m tools.make_sample --out sample
+	@$(in_venv) python -m tools.synthetic_sample --out sample
 
 requirements: $(stamp) ## Resolve pyproject.toml anew into requirements/*.txt (needs uv)
 	@tools/lock_requirements.sh

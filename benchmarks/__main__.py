@@ -14,13 +14,21 @@ from pathlib import Path
 
 import click
 
-from benchmarks.command import DATA
-from benchmarks.faces import ROOT, SAMPLE
-from benchmarks.table import Row, markdown, put_into
+from benchmarks.cli_options import DATA
+from benchmarks.jpeg_samples import ROOT, SAMPLE
+from benchmarks.results_table import Row, markdown, put_into
 from fakeface.system.errors import UserError, one_sentence_errors
 
-PARTS = ("training", "reading", "scoring", "startup", "memory", "recipes", "accuracy")
-ON_IMAGES = ("training", "reading", "scoring", "recipes", "accuracy")
+PARTS = (
+    "training_throughput",
+    "input_throughput",
+    "inference_throughput",
+    "startup_time",
+    "peak_memory",
+    "recipe_cost",
+    "fast_path_accuracy",
+)
+ON_IMAGES = ("training_throughput", "input_throughput", "inference_throughput", "recipe_cost", "fast_path_accuracy")
 RESULTS = ROOT / "benchmarks/RESULTS.md"
 
 
@@ -57,8 +65,8 @@ def rows_of(part: str, data: Path) -> list[Row]:
 
 def profile() -> str:
     """Return the shares of a training step of the seed's network by kind of operation, as a table."""
-    click.echo("breakdown …", err=True)
-    command = [sys.executable, "-m", "benchmarks.breakdown"]
+    click.echo("step_profile …", err=True)
+    command = [sys.executable, "-m", "benchmarks.step_profile"]
     result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
     lines = result.stdout if not result.returncode else "| failed | | |\n"
     return f"| a training step of the seed's network | share | in operations |\n| --- | --- | --- |\n{lines}\n"

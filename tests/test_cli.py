@@ -20,8 +20,9 @@ from fakeface.metrics.classification import evaluation_report
 from fakeface.models.checkpoints import CheckpointFacts, save_checkpoint
 from fakeface.models.device import quiet_tensorflow
 from fakeface.system.serialization import write_json
-from faulty_server import LOGIN_PAGE
-from picture_folders import fill_folder, profile_of
+from tests.support.faulty_http_server import LOGIN_PAGE
+from tests.support.image_folders import fill_folder, profile_of
+from tests.support.project import PROJECT
 
 quiet_tensorflow()
 CHANNELS = (4, 8)
@@ -180,7 +181,7 @@ def test_summary_shows_sources_stages_and_what_a_constant_answer_gets(tmp_path: 
 def test_data_list_tells_what_is_in_the_folder_that_the_pipeline_uses(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (Path(__file__).parents[1] / "params.yaml").read_text()
+    text = (PROJECT / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(text.replace("collections: collections", "collections: elsewhere"))
     for folder in ("lag/LAGdataset_200", "utkface_wild/part2"):
         (tmp_path / "elsewhere" / folder).mkdir(parents=True)

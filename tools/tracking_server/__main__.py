@@ -18,7 +18,7 @@ import filelock
 
 from fakeface.system.errors import UserError, one_sentence_errors
 
-from . import child, mlflow_server, object_store, postgres
+from . import mlflow_server, object_store, postgres, subprocess_server
 
 HOST = "127.0.0.1"
 ARTIFACTS, REMOTE = "mlflow", "dvc"  # buckets: files of MLflow's runs; a remote for DVC
@@ -58,9 +58,9 @@ def _run(folder: Path, port: int, store_port: int) -> None:
         # A socket's path may have 107 bytes, so it cannot lie in the folder.
         sockets = Path(tempfile.mkdtemp(prefix="fakeface-"))
         running.callback(shutil.rmtree, sockets, ignore_errors=True)
-        children: list[child.Child] = []
+        children: list[subprocess_server.Child] = []
 
-        def keep(server: child.Child) -> None:
+        def keep(server: subprocess_server.Child) -> None:
             running.callback(server.stop)
             children.append(server)
 
@@ -97,7 +97,7 @@ def _screen(folder: Path, port: int, store_port: int) -> str:
     ).strip()
 
 
-def _wait_for_the_first_to_end(children: list[child.Child]) -> None:
+def _wait_for_the_first_to_end(children: list[subprocess_server.Child]) -> None:
     while True:
         for each in children:
             if each.has_ended():

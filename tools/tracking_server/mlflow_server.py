@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fakeface.system.errors import UserError
 
-from . import child, object_store
+from . import object_store, subprocess_server
 
 USER = "fakeface"
 # One worker answers all requests with threads, so a password that was changed holds at once in spite of the cache.
@@ -50,7 +50,7 @@ def password(path: Path, *, is_known: bool) -> str:
     return path.read_text(encoding="utf-8").strip()
 
 
-def start(folder: Path, stores: Stores, port: int, password: str, log: Path) -> child.Child:
+def start(folder: Path, stores: Stores, port: int, password: str, log: Path) -> subprocess_server.Child:
     """Serve on 127.0.0.1; `folder` gets its settings.
 
     Raises:
@@ -78,7 +78,7 @@ def start(folder: Path, stores: Stores, port: int, password: str, log: Path) -> 
     }
     command = [sys.executable, "-m", "mlflow", "server", "--app-name", "basic-auth", "--workers", "1"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--serve-artifacts"]
-    server = child.start("MLflow's server", command, log, environ, signal.SIGTERM)
+    server = subprocess_server.start("MLflow's server", command, log, environ, signal.SIGTERM)
     server.wait_until(lambda: _answers(port), 120)
     return server
 

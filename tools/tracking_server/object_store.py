@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fakeface.system.errors import UserError
 
-from . import child
+from . import subprocess_server
 
 REGION = "us-east-1"  # S3's signature wants one; rclone takes any
 
@@ -54,7 +54,9 @@ def program() -> Path:
     return found
 
 
-def start(rclone: Path, folder: Path, buckets: Sequence[str], port: int, keys: Keys, log: Path) -> child.Child:
+def start(
+    rclone: Path, folder: Path, buckets: Sequence[str], port: int, keys: Keys, log: Path
+) -> subprocess_server.Child:
     """Serve `folder` on 127.0.0.1, with a bucket of each name; `rclone` is the program.
 
     Raises:
@@ -65,7 +67,7 @@ def start(rclone: Path, folder: Path, buckets: Sequence[str], port: int, keys: K
     command = [str(rclone), "serve", "s3", "--addr", f"127.0.0.1:{port}", "--config", os.devnull]
     command += ["--vfs-cache-mode", "off", "--dir-cache-time", "1s", str(folder)]
     environ = {"RCLONE_AUTH_KEY": f'"{keys.access},{keys.secret}"'}  # hidden from `ps`
-    server = child.start("The object store", command, log, environ, signal.SIGTERM)
+    server = subprocess_server.start("The object store", command, log, environ, signal.SIGTERM)
     server.wait_until(lambda: _answers(port), 30)
     return server
 

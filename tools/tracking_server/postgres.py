@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fakeface.system.errors import UserError
 
-from . import child
+from . import subprocess_server
 
 SYSTEM_USER = "postgres"  # who runs it where we are root, whom PostgreSQL refuses; Debian's package makes this user
 _DEBIAN = Path("/usr/lib/postgresql")
@@ -59,7 +59,7 @@ def _version(folder: Path) -> str:
     return match[1] if match else ""
 
 
-def start(programs: Path, data: Path, socket_folder: Path, log: Path) -> child.Child:
+def start(programs: Path, data: Path, socket_folder: Path, log: Path) -> subprocess_server.Child:
     """Start it on `data`, made if need be; it listens in `socket_folder`, which must be private and its path short.
 
     Raises:
@@ -72,7 +72,7 @@ def start(programs: Path, data: Path, socket_folder: Path, log: Path) -> child.C
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     command = [str(programs / "postgres"), "-D", str(data), *options]
     # SIGINT ends it without waiting for clients.
-    server = child.start("PostgreSQL", command, log, {}, signal.SIGINT, as_whom)
+    server = subprocess_server.start("PostgreSQL", command, log, {}, signal.SIGINT, as_whom)
     server.wait_until(lambda: _answers(socket_folder), 60)
     return server
 

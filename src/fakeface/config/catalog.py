@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final, Literal
 
-from fakeface.data.download.identity import CELEBA_IDENTITIES
 from fakeface.system.errors import UserError
 
 Label = Literal["real", "fake"]
 Method = Literal["http", "drive", "kaggle", "manual"]
+
+CELEBA_IDENTITIES: Final = "identity_CelebA.txt"
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFile, JpegImagePlugin
 
-from fakeface.images.decoding import jpeg_metadata as jpeg_header
-from fakeface.images.decoding import preprocessing
-from fakeface.images.decoding import validation as image_checks
+from fakeface.images import jpeg_metadata, preprocessing, validation
 from fakeface.images.jpeg_metadata import jpeg_quality, subsampling
 from fakeface.images.preprocessing import WHOLE, Crop, Reencoding
 from fakeface.images.validation import (
@@ -55,9 +53,9 @@ class ImageFacts:
     mode: str  # Pillow's name of the stored colours: L, RGB, CMYK, P, RGBA, I;16 …
     greyscale: bool  # stored without colour; a grey picture stored as RGB is False
     orientation: int  # EXIF, 1 (upright) to 8
-    jpeg_quality: int | None  # 1 to 100, see jpeg_header.jpeg_quality(); None for other formats
+    jpeg_quality: int | None  # 1 to 100, see jpeg_metadata.jpeg_quality(); None for other formats
     jpeg_divisor: float | None  # mean of all quantisation divisors; tells apart tables that no quality describes
-    subsampling: str | None  # of a JPEG's colour: "grey" without colour, else one of jpeg_header.SUBSAMPLINGS
+    subsampling: str | None  # of a JPEG's colour: "grey" without colour, else one of jpeg_metadata.SUBSAMPLINGS
     progressive: bool  # a JPEG whose detail comes in several scans
 
 
@@ -138,7 +136,7 @@ def _subsampling(image: JpegFile) -> str:
 
 def decoder_code() -> str:
     """Return the source of all that decides arrays and facts of files; what is kept of these names it."""
-    return "".join(map(inspect.getsource, (preprocessing, image_checks, jpeg_header, sys.modules[__name__])))
+    return "".join(map(inspect.getsource, (preprocessing, validation, jpeg_metadata, sys.modules[__name__])))
 
 
 def _shrink_factor(image: ImageFile.ImageFile, size: int, crop: Crop) -> int:

@@ -1,7 +1,7 @@
 """Scores and labels in, metrics out.
 
 A score is the probability of fake, in [0, 1]; fake (1) is the positive class; `score >= threshold` is the answer fake.
-Nothing here is fitted: threshold and calibration come from `fakeface.metrics.calibration`, which sees validation rows alone.
+Nothing here is fitted: threshold and calibration come from `metrics.calibration`, which sees validation rows alone.
 What a set cannot define (a ROC curve of real faces only) is left out of its metrics, so that no NaN reaches a file.
 """
 

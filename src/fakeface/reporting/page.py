@@ -9,8 +9,7 @@ from typing import Any
 from fakeface.constants import HELDOUT, PARTS, STAGES
 from fakeface.data.image_store import Store, open_store
 from fakeface.evaluation.robustness import MACRO
-from fakeface.reporting import figures as report_figures
-from fakeface.reporting import text as report_words
+from fakeface.reporting import figures, text
 from fakeface.reporting.hard_examples import hardest_mistakes, thumbnails
 from fakeface.reporting.reproduce import repeat_commands, settings_of_recipe, settings_of_stages
 from fakeface.reporting.results_reader import Reported, read_reported
@@ -18,7 +17,7 @@ from fakeface.system.filesystem import whole_file
 from fakeface.visualization.html_page import render_page
 
 PAGE = "report.html"
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 _FINAL = STAGES[-1]
 _COIN = 0.5
 _WEAK, _MIDDLING, _STRONG = (248, 207, 194), (255, 240, 194), (217, 239, 226)  # the audit's colours, for 0.5, 0.75, 1
@@ -52,14 +51,14 @@ def report_page(reported: Reported, heldout: Store | None, mistakes: int) -> str
     return render_page(
         TEMPLATE,
         {
-            "percent": report_words.percent,
-            "number": report_words.number,
-            "percent_interval": report_words.percent_interval,
-            "number_interval": report_words.number_interval,
+            "percent": text.percent,
+            "number": text.number,
+            "percent_interval": text.percent_interval,
+            "number_interval": text.number_interval,
             "heat": _heat,
         },
         metrics=metrics,
-        words=report_words,
+        words=text,
         final=_FINAL,
         stages=STAGES,
         parts=PARTS,
@@ -68,10 +67,10 @@ def report_page(reported: Reported, heldout: Store | None, mistakes: int) -> str
         heat_map=_heat_map(reported.robustness),
         robustness_images=reported.run["parameters"]["evaluate"]["robustness_images"],
         robustness=reported.robustness,
-        histories=report_figures.draw_histories(reported),
-        roc=report_figures.draw_roc_curves(faces),
-        calibration=report_figures.draw_calibration(reported),
-        scores=report_figures.draw_scores(reported, None if None in band else band),
+        histories=figures.draw_histories(reported),
+        roc=figures.draw_roc_curves(faces),
+        calibration=figures.draw_calibration(reported),
+        scores=figures.draw_scores(reported, None if None in band else band),
         mistakes=list(zip(wrong, pictures, strict=True)),
         pictures_wanted=bool(mistakes),
         run=reported.run,

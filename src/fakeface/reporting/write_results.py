@@ -9,7 +9,7 @@ from typing import Any
 from fakeface.constants import FINAL_STAGE, LABELS, STAGES
 from fakeface.evaluation.predictions import Evaluation, ScoredSet
 from fakeface.metrics.classification import confusion_rows, roc_points
-from fakeface.reporting import metric_plots as figures
+from fakeface.reporting import metric_plots
 from fakeface.system.filesystem import make_folder
 from fakeface.system.serialization import write_json, write_rows
 
@@ -46,7 +46,7 @@ def write_reports(
         write_rows(folder / "plots" / f"{name}.csv", columns, rows)
     _draw_figures(evaluation, metrics, histories, note, folder / "figures")
     if robustness:
-        figures.draw_robustness(robustness, folder / "figures" / "robustness.png", note)
+        metric_plots.draw_robustness(robustness, folder / "figures" / "robustness.png", note)
     return [
         folder / "metrics.json",
         folder / "robustness.csv",
@@ -82,16 +82,16 @@ def _draw_figures(
     by_stage = {stage: {**row, "generalization": row["heldout"]} for stage, row in metrics["stages"].items()}
     curves = {f"after {stage}": (heldout.labels, heldout.scores[stage]) for stage in STAGES}
     own = evaluation.tests[FINAL_STAGE]
-    figures.draw_curves(histories, folder / "curves.png", note)
-    figures.draw_generalization(by_stage, folder / "generalization.png", note)
-    figures.draw_confusion(heldout.labels, scores, threshold, folder / "confusion.png", note)
-    figures.draw_roc(curves, folder / "roc.png", note)
-    figures.draw_reliability(
+    metric_plots.draw_curves(histories, folder / "curves.png", note)
+    metric_plots.draw_generalization(by_stage, folder / "generalization.png", note)
+    metric_plots.draw_confusion(heldout.labels, scores, threshold, folder / "confusion.png", note)
+    metric_plots.draw_roc(curves, folder / "roc.png", note)
+    metric_plots.draw_reliability(
         {"held out": (heldout.labels, scores), f"{FINAL_STAGE} test": (own.labels, own.scores[FINAL_STAGE])},
         folder / "calibration.png",
         note,
     )
-    figures.draw_score_distributions(
+    metric_plots.draw_score_distributions(
         sources, heldout.labels, scores, threshold, folder / "scores.png", note, _unsure_band(evaluation)
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-STYLE = Path(__file__).with_name("html_page.css")
+STYLE = Path(__file__).with_name("page.css")
 
 
 def render_page(template: Path, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:

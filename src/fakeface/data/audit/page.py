@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from fakeface.constants import HELDOUT, PARTS, STAGES
-from fakeface.data.audit import text as audit_words
+from fakeface.data.audit import text
 from fakeface.data.audit.figures import draw_spectra, draw_strips
 from fakeface.data.audit.image_table import AuditedImages
 from fakeface.data.audit.shortcut_probe import KINDS
 from fakeface.visualization.html_page import render_page
 
-TEMPLATE = Path(__file__).with_name("audit.html.jinja")
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 _PLACES = [(stage, part) for stage in STAGES for part in PARTS] + [(HELDOUT, HELDOUT)]
 
 
 def audit_page(audit: Mapping[str, Any], images: AuditedImages) -> str:
     """Return the page for the content of audit.json and the images that it was made from."""
     sources = sorted(audit["sources"], key=lambda name: (audit["sources"][name]["label"] != "real", name))
-    sets = {audit_words.set_name(role): result for role, result in audit["shortcuts"]["sets"].items()}
+    sets = {text.set_name(role): result for role, result in audit["shortcuts"]["sets"].items()}
     return render_page(
         TEMPLATE,
         {"share": _share, "colour": _colour, "auc_class": _auc_class},
@@ -28,13 +28,13 @@ def audit_page(audit: Mapping[str, Any], images: AuditedImages) -> str:
         sources={name: audit["sources"][name] for name in sources},
         places=_PLACES,
         counts=_counts(audit),
-        leak_sentence=audit_words.leak_sentence(audit),
-        sentences={name: audit_words.set_sentences(name, result) for name, result in sets.items()},
+        leak_sentence=text.leak_sentence(audit),
+        sentences={name: text.set_sentences(name, result) for name, result in sets.items()},
         sets=sets,
-        fairest=audit_words.fairest_pair(audit["shortcuts"]["pairs"]),
-        cures=audit_words.cures(audit),
+        fairest=text.fairest_pair(audit["shortcuts"]["pairs"]),
+        cures=text.cures(audit),
         kinds=KINDS,
-        fact_name=audit_words.fact_name,
+        fact_name=text.fact_name,
         strips=draw_strips(images, sources),
         spectra=draw_spectra(images, sources),
     )
@@ -66,5 +66,5 @@ def _colour(means: Mapping[str, float], prefix: str = "file_") -> str:
 
 
 def _auc_class(auc: float) -> str:
-    """The colour of a score's cell: bad from audit_words.HIGH on, doubtful from SOME on."""
-    return "bad" if auc >= audit_words.HIGH else "doubtful" if auc >= audit_words.SOME else "good"
+    """The colour of a score's cell: bad from text.HIGH on, doubtful from SOME on."""
+    return "bad" if auc >= text.HIGH else "doubtful" if auc >= text.SOME else "good"

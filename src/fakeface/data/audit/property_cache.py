@@ -18,7 +18,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
-from fakeface.data.audit import image_properties as side_facts
+from fakeface.data.audit import image_properties
 from fakeface.data.audit.image_properties import FileFacts, PictureFacts, measure_file, measure_picture
 from fakeface.data.raw_dataset import RawFile
 from fakeface.images.decoding import decoder_code
@@ -42,7 +42,7 @@ _Known: TypeAlias = dict[str, NDArray[np.float64]]  # sha256: facts
 def measure_files(
     files: Sequence[RawFile], raw: Path, cache: Path, limits: Limits, workers: int | None = None
 ) -> Facts:
-    """Return the side_facts.FileFacts of each file, (N, 23).
+    """Return the image_properties.FileFacts of each file, (N, 23).
 
     Args:
         files: usable ones, as datasets/raw/manifest.csv lists them.
@@ -74,7 +74,7 @@ def measure_files(
 
 
 def measure_pictures(stores: Sequence[tuple[Path, Sequence[str]]], cache: Path, workers: int | None = None) -> Facts:
-    """Return the side_facts.PictureFacts of each image of some stores, (N, 19), one store behind the other.
+    """Return the image_properties.PictureFacts of each image of some stores, (N, 19), one store behind the other.
 
     Args:
         stores: of each the .npy file, uint8 (N, size, size, 3), which the workers open, and the sha256 of each image.
@@ -152,7 +152,7 @@ def _journal(
 
     Only the wanted stay in the journal. It starts anew when it was made by other code or settings.
     """
-    made_by = (decoder_code(), inspect.getsource(side_facts), PIL.__version__, np.__version__, settings)
+    made_by = (decoder_code(), inspect.getsource(image_properties), PIL.__version__, np.__version__, settings)
     fingerprint = hashlib.sha256(repr(made_by).encode()).hexdigest()
     with exclusive(path):
         known = _read_journal(path, fingerprint, wanted, width)

@@ -7,12 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from fakeface.config.catalog import CELEBA_IDENTITIES
 from fakeface.system.errors import UserError
 
 IdentityReader = Callable[[str], str | None]
-
-
-CELEBA_IDENTITIES: Final = "identity_CelebA.txt"
 
 
 def utkface_photograph(path: str) -> str | None:

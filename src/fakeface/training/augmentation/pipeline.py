@@ -23,8 +23,7 @@ import tensorflow as tf
 
 from fakeface.config.augmentation import check_steps
 from fakeface.system.interpreter_shutdown import CALLS
-from fakeface.training.augmentation import numpy_ops as arrays
-from fakeface.training.augmentation import tensor_ops as tensors
+from fakeface.training.augmentation import numpy_ops, tensor_ops
 
 Tensor = Any  # TensorFlow has no type hints
 Augmentation = Callable[..., Tensor]
@@ -90,7 +89,7 @@ def _part(drawn: _Drawn, first: Tensor, count: Tensor) -> _Drawn:
 def _run_on_arrays(images: Tensor, drawn: Sequence[_Drawn]) -> Tensor:
     steps = [step for step, _, _ in drawn]
 
-    def run(batch: arrays.Images, *numbers: Any) -> arrays.Images:
+    def run(batch: numpy_ops.Images, *numbers: Any) -> numpy_ops.Images:
         with CALLS as process_goes_on:
             for step, chosen, values in zip(steps, numbers[::2], numbers[1::2], strict=True):
                 batch = _apply_to_chosen(step, batch, chosen & process_goes_on, values)
@@ -102,10 +101,10 @@ def _run_on_arrays(images: Tensor, drawn: Sequence[_Drawn]) -> Tensor:
     return tf.ensure_shape(tf.numpy_function(run, [images, *numbers], dtype, stateful=False), images.shape)
 
 
-def _apply_to_chosen(step: _Step, batch: arrays.Images, chosen: Any, values: arrays.Drawn) -> arrays.Images:
+def _apply_to_chosen(step: _Step, batch: numpy_ops.Images, chosen: Any, values: numpy_ops.Drawn) -> numpy_ops.Images:
     batch = batch.astype(np.float32, copy=False) if step.gives_floats else batch
     if chosen.all():
-        return cast(arrays.Images, step.apply(batch, values))
+        return cast(numpy_ops.Images, step.apply(batch, values))
     if chosen.any():
         batch = batch.copy()
         batch[chosen] = step.apply(batch[chosen], values[chosen])
@@ -136,7 +135,7 @@ def _plan(steps: Sequence[Mapping[str, Any]]) -> list[_Step]:
         if neighbours[0]["op"] not in _GEOMETRY:
             planned.append(_MAKERS[neighbours[0]["op"]](neighbours[0]))
         elif len(neighbours) == 1 and neighbours[0]["op"] == "flip":
-            planned.append(_Step(_nothing, arrays.mirror, probability=neighbours[0]["probability"]))
+            planned.append(_Step(_nothing, numpy_ops.mirror, probability=neighbours[0]["probability"]))
         else:
             planned.append(_geometry(neighbours))
     return planned
@@ -166,7 +165,7 @@ def _geometry(steps: Sequence[Mapping[str, Any]]) -> _Step:
         return around_the_middle(matrices, shape)
 
     on_tensors = backend == "tensorflow"
-    return _Step(draw, tensors.warp if on_tensors else arrays.warp, on_tensors)
+    return _Step(draw, tensor_ops.warp if on_tensors else numpy_ops.warp, on_tensors)
 
 
 def _matrices_of_chosen(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
@@ -263,68 +262,68 @@ def _columns(*draws: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Te
 
 
 def _make_brightness(step: Mapping[str, Any]) -> _Step:
-    return _Step(_column(step["low"], step["high"]), arrays.brightness, probability=step["probability"])
+    return _Step(_column(step["low"], step["high"]), numpy_ops.brightness, probability=step["probability"])
 
 
 def _make_contrast(step: Mapping[str, Any]) -> _Step:
-    return _Step(_column(step["low"], step["high"]), arrays.contrast, probability=step["probability"])
+    return _Step(_column(step["low"], step["high"]), numpy_ops.contrast, probability=step["probability"])
 
 
 def _make_gamma(step: Mapping[str, Any]) -> _Step:
     def draw(seed: Tensor, shape: Tensor) -> Tensor:
         return tf.exp(_uniform(seed, shape, -step["strength"], step["strength"]))[:, tf.newaxis]
 
-    return _Step(draw, arrays.gamma, probability=step["probability"])
+    return _Step(draw, numpy_ops.gamma, probability=step["probability"])
 
 
 def _make_saturation(step: Mapping[str, Any]) -> _Step:
-    return _Step(_column(step["low"], step["high"]), arrays.saturation, probability=step["probability"])
+    return _Step(_column(step["low"], step["high"]), numpy_ops.saturation, probability=step["probability"])
 
 
 def _make_grey(step: Mapping[str, Any]) -> _Step:
-    return _Step(_nothing, arrays.grey, probability=step["probability"])
+    return _Step(_nothing, numpy_ops.grey, probability=step["probability"])
 
 
 def _make_blur(step: Mapping[str, Any]) -> _Step:
-    return _Step(_column(*step["sigma"]), arrays.blur, probability=step["probability"])
+    return _Step(_column(*step["sigma"]), numpy_ops.blur, probability=step["probability"])
 
 
 def _make_noise(step: Mapping[str, Any]) -> _Step:
     seeds = _whole_column(0, 2**48)
-    return _Step(_columns(_column(*step["sigma"]), seeds), arrays.noise, probability=step["probability"])
+    return _Step(_columns(_column(*step["sigma"]), seeds), numpy_ops.noise, probability=step["probability"])
 
 
 def _make_resample(step: Mapping[str, Any]) -> _Step:
     draw = _columns(_column(step["low"], step["high"]), _kernel_column(step["kernel"]))
-    return _Step(draw, arrays.resample, probability=step["probability"])
+    return _Step(draw, numpy_ops.resample, probability=step["probability"])
 
 
 def _kernel_column(kernel: str) -> Callable[[Tensor, Tensor], Tensor]:
-    kernels = list(arrays.RESAMPLING_KERNELS)
+    kernels = list(numpy_ops.RESAMPLING_KERNELS)
     first, last = (0, len(kernels) - 1) if kernel == "any" else (kernels.index(kernel),) * 2
     return _whole_column(first, last)
 
 
 def _make_jpeg(step: Mapping[str, Any]) -> _Step:
     on_tensors = step["backend"] == "tensorflow"
-    apply = tensors.jpeg if on_tensors else arrays.jpeg
+    apply = tensor_ops.jpeg if on_tensors else numpy_ops.jpeg
     return _Step(_whole_column(*step["quality"]), apply, on_tensors, probability=step["probability"])
 
 
 def _make_jpeg_compression(step: Mapping[str, Any]) -> _Step:
-    apply = arrays.imgaug_jpeg_compression if step["backend"] == "imgaug" else arrays.jpeg_compression
+    apply = numpy_ops.imgaug_jpeg_compression if step["backend"] == "imgaug" else numpy_ops.jpeg_compression
     return _Step(_column(*step["compression"]), apply, probability=step["probability"])
 
 
 def _make_gaussian_blur(step: Mapping[str, Any]) -> _Step:
     draw, probability = _column(*step["sigma"]), step["probability"]
     if step["backend"] == "imgaug":
-        return _Step(draw, arrays.imgaug_gaussian_blur, gives_floats=True, probability=probability)
+        return _Step(draw, numpy_ops.imgaug_gaussian_blur, gives_floats=True, probability=probability)
     if step["backend"] == "opencv":
-        return _Step(draw, arrays.gaussian_blur, probability=probability)
-    radius = arrays.imgaug_kernel_size(step["sigma"][1]) // 2
+        return _Step(draw, numpy_ops.gaussian_blur, probability=probability)
+    radius = numpy_ops.imgaug_kernel_size(step["sigma"][1]) // 2
     return _Step(
-        draw, lambda images, sigmas: tensors.gaussian_blur(images, sigmas, radius), True, probability=probability
+        draw, lambda images, sigmas: tensor_ops.gaussian_blur(images, sigmas, radius), True, probability=probability
     )
 
 
@@ -332,9 +331,9 @@ def _make_gaussian_filter2d(step: Mapping[str, Any]) -> _Step:
     size, sigma, probability = step["size"], step["sigma"], step["probability"]
     if step["backend"] == "opencv":
         draw = _columns(_column(size, size), _column(sigma, sigma))
-        return _Step(draw, arrays.gaussian_filter2d, probability=probability)
+        return _Step(draw, numpy_ops.gaussian_filter2d, probability=probability)
     if step["backend"] == "tensorflow":
-        apply = lambda images, _drawn: tensors.gaussian_filter2d(images, size, sigma)  # noqa: E731
+        apply = lambda images, _drawn: tensor_ops.gaussian_filter2d(images, size, sigma)  # noqa: E731
         return _Step(_nothing, apply, True, probability=probability)
     addons_filter = _addons_gaussian_filter2d()
     apply = lambda images, _drawn: addons_filter(images, (size, size), sigma)  # noqa: E731

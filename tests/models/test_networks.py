@@ -1,0 +1,171 @@
+"""The networks, and what a checkpoint carries from one machine to another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+import pytest
+
+from fakeface.config.params import load_params
+from fakeface.metrics.calibration import Calibration
+from fakeface.models.checkpoints import CheckpointFacts, Detectors, load_checkpoint, read_facts, save_checkpoint
+from fakeface.models.device import quiet_tensorflow
+from fakeface.models.networks import build_network, with_mirrored_view
+from fakeface.system.errors import UserError
+from tests.support.project import PROJECT
+
+if TYPE_CHECKING:
+    pass
+
+quiet_tensorflow()
+
+CHANNELS = (4, 8, 8)
+IMAGES = np.random.default_rng(7).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
+FACTS = CheckpointFacts(
+    stage="stage2",
+    recipe="default",
+    network="residual",
+    channels=CHANNELS,
+    image_size=32,
+    batch_norm_momentum=0.9,
+    mirrored_view=False,
+    precision="float32",
+    note=None,
+    calibration=Calibration(slope=1.5, bias=-0.25, threshold=0.4, unsure_low=0.3, unsure_high=0.6, sources=("a", "b")),
+)
+
+
+def test_the_seed_network_is_the_notebooks() -> None:
+    params = load_params(PROJECT / "params.yaml")
+    recipe = params.recipes["seed"]
+    model = build_network(recipe.network, recipe.channels, params.image_size, recipe.batch_norm_momentum)
+    assert model.count_params() == 7_412_962
+    assert model.input_shape == (None, 128, 128, 3)
+    assert model.output_shape == (None, 2)
+
+
+@pytest.mark.parametrize("name", ["seed", "residual"])
+def test_a_network_gives_two_probabilities(name: str) -> None:
+    scores = build_network(name, CHANNELS, 32, 0.9).predict_on_batch(IMAGES)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
+
+
+def test_the_residual_network_sees_relations_of_neighbours_only() -> None:
+    model = build_network("residual", CHANNELS, 32, 0.9)
+    np.testing.assert_allclose(
+        model.predict_on_batch(IMAGES * 0.5 + 60), model.predict_on_batch(IMAGES * 0.5 + 90), atol=1e-4
+    )
+
+
+def test_cell_differences_are_the_image_minus_its_doubled_half() -> None:
+    import tensorflow as tf
+
+    model = build_network("residual", CHANNELS, 32, 0.9)
+    cells = tf.keras.Model(model.input, model.get_layer("cell_differences").output).predict_on_batch(IMAGES)
+    doubled = IMAGES[:, ::2, ::2].repeat(2, axis=1).repeat(2, axis=2)
+    expected = (IMAGES - doubled) / 32
+    np.testing.assert_allclose(cells[..., 0:3], expected[:, 0::2, 1::2], atol=1e-5)
+    np.testing.assert_allclose(cells[..., 3:6], expected[:, 1::2, 0::2], atol=1e-5)
+    np.testing.assert_allclose(cells[..., 6:9], expected[:, 1::2, 1::2], atol=1e-5)
+
+
+def test_both_views_are_scored_by_the_mean_of_their_logits() -> None:
+    model = build_network("residual", CHANNELS, 32, 0.9)
+    both = with_mirrored_view(model)
+    mirrored = IMAGES[:, :, ::-1]
+    as_it_is, other = (np.log(model.predict_on_batch(view)) for view in (IMAGES, mirrored))
+    mean = (as_it_is + other) / 2  # log-probabilities differ from logits by a constant, which the softmax drops
+    expected = np.exp(mean) / np.exp(mean).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(both.predict_on_batch(IMAGES), expected, atol=1e-5)
+    np.testing.assert_allclose(both.predict_on_batch(mirrored), expected, atol=1e-5)
+    assert not np.allclose(as_it_is, other, atol=1e-3)
+
+
+def test_what_mlflow_serves_averages_both_views_too() -> None:
+    from fakeface.tracking.detector_model import _with_mirrored_view
+
+    model = build_network("residual", CHANNELS, 32, 0.9)
+    served = _with_mirrored_view(model).predict_on_batch(IMAGES)
+    np.testing.assert_allclose(served, with_mirrored_view(model).predict_on_batch(IMAGES), atol=1e-6)
+
+
+def test_a_detector_scores_over_the_views_that_its_checkpoint_names(tmp_path: Path) -> None:
+    model = build_network("residual", CHANNELS, 32, 0.9)
+    save_checkpoint(model, replace(FACTS, mirrored_view=True), tmp_path / "stage3.h5")
+    detector, _ = Detectors().load(tmp_path / "stage3.h5")
+    np.testing.assert_allclose(
+        detector.predict_on_batch(IMAGES), with_mirrored_view(model).predict_on_batch(IMAGES), atol=1e-6
+    )
+    trainable, _ = load_checkpoint(tmp_path / "stage3.h5")
+    np.testing.assert_array_equal(trainable.predict_on_batch(IMAGES), model.predict_on_batch(IMAGES))
+
+
+def test_a_checkpoint_carries_weights_and_facts(tmp_path: Path) -> None:
+    model = build_network("residual", CHANNELS, 32, 0.9)
+    scores = model.predict_on_batch(IMAGES)
+    save_checkpoint(model, FACTS, tmp_path / "models/stage2.h5")
+    loaded, facts = load_checkpoint(tmp_path / "models/stage2.h5")
+    assert facts == FACTS
+    np.testing.assert_array_equal(loaded.predict_on_batch(IMAGES), scores)
+
+
+def test_equal_weights_make_equal_bytes(tmp_path: Path) -> None:
+    model = build_network("residual", CHANNELS, 32, 0.9)
+    save_checkpoint(model, FACTS, tmp_path / "a.h5")
+    loaded, _ = load_checkpoint(tmp_path / "a.h5")
+    save_checkpoint(loaded, FACTS, tmp_path / "b.h5")
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_a_checkpoint_trained_in_mixed_precision_loads_in_float32(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = build_network("residual", CHANNELS, 32, 0.9)
+        mixed = model.predict_on_batch(IMAGES)
+        save_checkpoint(model, FACTS, tmp_path / "mixed.h5")
+    finally:
+        tf.keras.mixed_precision.set_global_policy("float32")
+    loaded, _ = load_checkpoint(tmp_path / "mixed.h5")
+    assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
+    np.testing.assert_allclose(loaded.predict_on_batch(IMAGES), mixed, atol=0.03)
+
+
+def test_a_bad_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"stage1\.h5 is missing"):
+        read_facts(tmp_path / "stage1.h5")
+    (tmp_path / "text.h5").write_text("no weights")
+    with pytest.raises(UserError, match=r"text\.h5 is not a checkpoint of this version"):
+        read_facts(tmp_path / "text.h5")
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["weights"] = np.zeros(3)
+    with pytest.raises(UserError, match=r"foreign\.h5 is not a checkpoint"):
+        read_facts(tmp_path / "foreign.h5")
+
+
+def test_a_checkpoint_with_a_flipped_bit_is_refused_wherever_it_is(tmp_path: Path) -> None:
+    model, path = build_network("residual", CHANNELS, 32, 0.9), tmp_path / "stage1.h5"
+    save_checkpoint(model, FACTS, path)
+    content = path.read_bytes()
+    of_a_weight = content.index(np.ascontiguousarray(model.get_layer("logits").kernel.numpy()).tobytes())
+    of_a_fact = content.index(b'"threshold": 0.4')
+    for place in (of_a_weight + 2, of_a_fact + 15, *range(0, len(content), len(content) // 200)):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(UserError, match=r"stage1\.h5 is (damaged|not a checkpoint).*`dvc repro` again"):
+            load_checkpoint(path)
+    path.write_bytes(content)
+    assert load_checkpoint(path)[1] == FACTS
+
+
+def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
+    save_checkpoint(
+        build_network("residual", CHANNELS, 32, 0.9), replace(FACTS, network="seed"), tmp_path / "stage2.h5"
+    )
+    with pytest.raises(UserError, match="does not hold the weights of the network 'seed'"):
+        load_checkpoint(tmp_path / "stage2.h5")
