@@ -17,7 +17,7 @@ import click
 from benchmarks.cli_options import DATA
 from benchmarks.jpeg_samples import ROOT, SAMPLE
 from benchmarks.results_table import Row, markdown, put_into
-from fakeface.system.errors import UserError, one_sentence_errors
+from fakeface.system.errors import UserError, exit_on_user_error
 
 PARTS = (
     "training_throughput",
@@ -38,7 +38,7 @@ RESULTS = ROOT / "benchmarks/RESULTS.md"
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Where the table goes.")
 def main(data: Path, only: tuple[str, ...], results: Path) -> None:
     """Measure this machine against the targets; takes about a quarter of an hour on two cores."""
-    with one_sentence_errors():
+    with exit_on_user_error():
         began = time.perf_counter()
         rows = [row for part in only or PARTS for row in rows_of(part, data)]
         section = f"{markdown(rows)}\n\n{'' if only else profile()}"

@@ -12,7 +12,7 @@ import click
 
 from benchmarks.jpeg_samples import SAMPLE
 from benchmarks.results_table import Row, markdown
-from fakeface.system.errors import one_sentence_errors
+from fakeface.system.errors import exit_on_user_error
 
 DATA = click.option(
     "--data",
@@ -28,7 +28,7 @@ def part(name: str, *options: Callable[..., Any]) -> Callable[[Callable[..., Seq
 
     def make(measure: Callable[..., Sequence[Row]]) -> click.Command:
         def run(into: Path | None, **settings: Any) -> None:
-            with one_sentence_errors():
+            with exit_on_user_error():
                 rows = measure(**settings)
             if into is None:
                 click.echo(markdown(rows))

@@ -28,17 +28,17 @@ def training_batches(
     params: Params, stage: str, store: Path, steps: Sequence[Mapping[str, Any]]
 ) -> tuple[Any, int, int]:
     """Return the dataset of fit_stage, its steps an epoch and its batch size."""
-    from fakeface.data.image_pool import pool_of
+    from fakeface.data.image_pool import gather_pool
     from fakeface.data.image_store import open_store
-    from fakeface.data.input_pipeline import stage_seed, training_dataset
+    from fakeface.data.input_pipeline import build_training_dataset, derive_stage_seed
     from fakeface.training.augmentation.pipeline import build_augmentation
 
-    recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
-    pool = pool_of([open_store(store)], "train")
+    recipe, settings = params.get_recipe(), params.get_stage_config(stage)
+    pool = gather_pool([open_store(store)], "train")
     per_epoch = max(1, len(pool) // settings.batch_size)
-    seed = stage_seed(params.seed, stage)
+    seed = derive_stage_seed(params.seed, stage)
     augment = build_augmentation(steps, seed)
-    batches = training_dataset(pool, augment, settings.batch_size, per_epoch, range(EPOCHS), recipe.balance, seed)
+    batches = build_training_dataset(pool, augment, settings.batch_size, per_epoch, range(EPOCHS), recipe.balance, seed)
     return batches, per_epoch, settings.batch_size
 
 
@@ -54,7 +54,7 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
     from benchmarks.pausable_fit import Pauses
     from fakeface.training.fit import compile_for_training
 
-    chosen, settings = params.chosen_recipe(), params.stage_settings("stage2")
+    chosen, settings = params.get_recipe(), params.get_stage_config("stage2")
     batches, per_epoch, size = training_batches(params, "stage2", store, on_opencv(chosen.augmentation_steps("stage2")))
     batches = batches.take(4).cache().repeat() if from_memory else batches
     model = fresh_network(params)
@@ -66,9 +66,9 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
 def fresh_network(params: Params) -> Any:
     """Return the chosen recipe's network with fresh weights."""
     from fakeface.models.networks import build_network
-    from fakeface.training.train_stage import build_arguments
+    from fakeface.training.train_stage import list_network_arguments
 
-    return build_network(*build_arguments(params))
+    return build_network(*list_network_arguments(params))
 
 
 def seed_network() -> Any:
@@ -85,7 +85,7 @@ def read(turns: Turns, store: Path, recipe: str, stage: str, images: int, fast: 
 
     params = params_of(recipe)
     prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
-    steps = params.chosen_recipe().augmentation_steps(stage)
+    steps = params.get_recipe().augmentation_steps(stage)
     batches, _, size = training_batches(params, stage, store, on_opencv(steps) if fast else steps)
     count = max(1, images // size)
     goes_on = turns.begin()
@@ -100,27 +100,27 @@ def predict(turns: Turns, folder: Path, recipe: str) -> None:
     """Score a folder of JPEGs a turn, as `fakeface predict` does after it has loaded its network."""
     from fakeface.images.preprocessing import Crop
     from fakeface.inference.predict import score_files
-    from fakeface.models.checkpoints import CheckpointFacts
+    from fakeface.models.checkpoints import CheckpointMetadata
     from fakeface.models.device import prepare_tensorflow
-    from fakeface.models.networks import with_mirrored_view
+    from fakeface.models.networks import with_flip_tta
 
     params = params_of(recipe)
     device = prepare_tensorflow(params.device, params.precision, params.seed, deterministic=False)
-    chosen = params.chosen_recipe()
-    facts = CheckpointFacts(
+    chosen = params.get_recipe()
+    facts = CheckpointMetadata(
         stage="stage3",
         recipe=recipe,
         network=chosen.network,
         channels=tuple(chosen.channels),
         image_size=params.image_size,
         batch_norm_momentum=chosen.batch_norm_momentum,
-        mirrored_view=chosen.mirrored_view,
+        flip_tta=chosen.flip_tta,
         precision=device.precision,
         note=None,
         calibration=Calibration(),
     )
     model, files = fresh_network(params), sorted(folder.rglob("*.jpg"))
-    model = with_mirrored_view(model) if chosen.mirrored_view else model
+    model = with_flip_tta(model) if chosen.flip_tta else model
     goes_on = turns.begin()
     while goes_on:
         scored = sum(isinstance(score, float) for _, score in score_files(files, model, facts, Crop(1)))

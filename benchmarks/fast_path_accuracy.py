@@ -50,16 +50,18 @@ def train(store: Path, steps: int, fast: bool) -> list[tuple[float, float]]:
 def _after(store: Path, steps: int, fast: bool, seed: int) -> tuple[float, float]:
     _prepare(fast, seed)  # before TensorFlow's first import, which reads what it sets
 
-    from fakeface.data.image_pool import pool_of
+    from fakeface.data.image_pool import gather_pool
     from fakeface.data.image_store import open_store
-    from fakeface.data.input_pipeline import training_dataset
+    from fakeface.data.input_pipeline import build_training_dataset
     from fakeface.models.networks import build_network
     from fakeface.training.augmentation.pipeline import build_augmentation
     from fakeface.training.fit import compile_for_training
 
-    augmentation: Any = fakeface_runner.params_of("seed").chosen_recipe().augmentation_steps("stage2")
+    augmentation: Any = fakeface_runner.params_of("seed").get_recipe().augmentation_steps("stage2")
     augment = build_augmentation(fakeface_runner.on_opencv(augmentation) if fast else augmentation, seed)
-    batches = training_dataset(pool_of([open_store(store)], "train"), augment, BATCH, steps, range(1), "none", seed)
+    batches = build_training_dataset(
+        gather_pool([open_store(store)], "train"), augment, BATCH, steps, range(1), "none", seed
+    )
     model = build_network("seed", (64, 32, 64), SIZE, 0.99)
     compile_for_training(model, "constant", 0.001, steps)
     seen = []

@@ -21,7 +21,7 @@ from benchmarks.startup_time import STAGE
 from benchmarks.temporary_project import Project, tiny_project
 from fakeface.data.image_store import FACTS, IMAGES, MANIFEST, StoredImage
 from fakeface.images.decoding import IMAGE_SIZE
-from fakeface.system.serialization import write_proven_json, write_rows
+from fakeface.system.serialization import write_json_with_checksum, write_rows
 
 VALID = 256  # images; scoring them takes time, and each is let go
 LOOK = 0.05  # s between two looks at the memory
@@ -86,7 +86,7 @@ def _write_zeros(folder: Path, count: int) -> None:
     write_rows(folder / MANIFEST, StoredImage._fields, rows)
     sums = {MANIFEST: hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()}
     facts = {"images": count, "size": IMAGE_SIZE, "note": None, "reencoding": None, "sha256": sums}
-    write_proven_json(folder / FACTS, facts)
+    write_json_with_checksum(folder / FACTS, facts)
 
 
 def _row(number: int, part: str) -> StoredImage:

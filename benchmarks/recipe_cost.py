@@ -81,7 +81,7 @@ def trained_images(recipe: str, counts: Mapping[str, float]) -> dict[str, int]:
     params = fakeface_runner.params_of(recipe)
     trained = {}
     for stage, images in _seen(params, counts).items():
-        settings = params.stage_settings(stage)
+        settings = params.get_stage_config(stage)
         trained[stage] = settings.steps(images) * settings.batch_size * settings.epochs
     return trained
 
@@ -89,7 +89,7 @@ def trained_images(recipe: str, counts: Mapping[str, float]) -> dict[str, int]:
 def _seen(params: Params, counts: Mapping[str, float]) -> dict[str, int]:
     """Return how many images each stage learns from."""
     replayed = dict(zip(STAGES, accumulate(counts[stage] for stage in STAGES), strict=True))
-    pool = replayed if params.chosen_recipe().replay else counts
+    pool = replayed if params.get_recipe().replay else counts
     return {stage: int(pool[stage]) for stage in STAGES}
 
 

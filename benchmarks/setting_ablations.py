@@ -58,7 +58,7 @@ def train(turns: Turns, store: Path, recipe: str, how: Mapping[str, Any]) -> Non
     from benchmarks.pausable_fit import Pauses
     from fakeface.training.fit import compile_for_training
 
-    chosen, settings = params.chosen_recipe(), params.stage_settings("stage2")
+    chosen, settings = params.get_recipe(), params.get_stage_config("stage2")
     steps = fakeface_runner.on_opencv(chosen.augmentation_steps("stage2"))
     batches, per_epoch, size = fakeface_runner.training_batches(params, "stage2", store, steps)
     model = fakeface_runner.fresh_network(params)

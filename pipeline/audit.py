@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fakeface.config.params import load_params
 from fakeface.data.audit.run_audit import PAGE, audit_dataset
-from fakeface.system.errors import one_sentence_errors
+from fakeface.system.errors import exit_on_user_error
 
 
 def main() -> None:
@@ -21,5 +21,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
+    with exit_on_user_error():
         main()

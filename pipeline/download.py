@@ -5,8 +5,13 @@ from pathlib import Path
 
 from fakeface.config.params import load_params
 from fakeface.data.download.ingest import collect_sources
-from fakeface.data.download.source_resolver import choose_profile, collections_folder, data_folder, fetch_collections
-from fakeface.system.errors import one_sentence_errors
+from fakeface.data.download.source_resolver import (
+    choose_profile,
+    fetch_collections,
+    resolve_collections_folder,
+    resolve_data_folder,
+)
+from fakeface.system.errors import exit_on_user_error
 from fakeface.tracking.runs import bury_first
 
 UNPACKED = Path("datasets/unpacked")
@@ -16,10 +21,10 @@ def main() -> None:
     """Collect the sources of the chosen profile."""
     bury_first(Path.cwd())
     data = load_params(Path("params.yaml")).data
-    root = data_folder(data, UNPACKED)
+    root = resolve_data_folder(data, UNPACKED)
     name, profile = choose_profile(data, root)
     # DVC works in a temporary folder at times; what was fetched lies in the project itself
-    collections = collections_folder(data, Path(os.environ.get("DVC_ROOT", "")))
+    collections = resolve_collections_folder(data, Path(os.environ.get("DVC_ROOT", "")))
     fetch_collections(profile, collections)
     collection = collect_sources(root, name, profile, Path("datasets/raw"), collections, UNPACKED)
     note = f" ({profile.note})" if profile.note else ""
@@ -32,5 +37,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
+    with exit_on_user_error():
         main()

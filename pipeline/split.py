@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from fakeface.config.params import load_params
-from fakeface.data.split.build_splits import short_sources, split_dataset
-from fakeface.system.errors import one_sentence_errors
+from fakeface.data.split.build_splits import sources_below_quota, split_dataset
+from fakeface.system.errors import exit_on_user_error
 from fakeface.tracking.runs import bury_first
 
 
@@ -24,11 +24,11 @@ def main() -> None:
     print(
         f"profile {summary['profile']}: {summary['images']:,} images in datasets/split, "
         f"{summary['unusable']:,} unusable and {aside:,} set aside, all listed in reports/data/rejected.csv",
-        *(f"fewer than params.yaml asks for: {short}" for short in short_sources(summary)),
+        *(f"fewer than params.yaml asks for: {short}" for short in sources_below_quota(summary)),
         sep="\n",
     )
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
+    with exit_on_user_error():
         main()

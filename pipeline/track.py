@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fakeface.system.errors import one_sentence_errors
+from fakeface.system.errors import exit_on_user_error
 from fakeface.tracking import record_experiment
 
 
@@ -12,5 +12,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
+    with exit_on_user_error():
         main()

@@ -8,19 +8,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fakeface.config.params import Params, experiment_parameters, load_params
+from fakeface.config.params import Params, list_experiment_parameters, load_params
 from fakeface.constants import STAGES
-from fakeface.system.errors import UserError, one_sentence_errors
+from fakeface.system.errors import UserError, exit_on_user_error
 from fakeface.system.serialization import write_json
-from fakeface.system.signals import ended_by_signals
-from fakeface.training.distributed.cluster import Cluster, cluster_of
+from fakeface.system.signals import raise_on_termination
+from fakeface.training.distributed.cluster import Cluster, read_cluster
 
 if TYPE_CHECKING:
     from fakeface import tracking
     from fakeface.data.image_store import Store
     from fakeface.models.device import Device
     from fakeface.training.distributed.strategy import Distribution
-    from fakeface.training.resume import SavedTraining
+    from fakeface.training.resume import TrainingState
 
 
 def main(arguments: list[str]) -> None:
@@ -29,13 +29,13 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"Say which stage to train: python pipeline/train_stage.py {'|'.join(STAGES)}.")
     stage = arguments[0]
     params = load_params(Path("params.yaml"))
-    cluster = cluster_of(os.environ)
+    cluster = read_cluster(os.environ)
     if cluster is not None and not cluster.is_chief:
-        with ended_by_signals():
+        with raise_on_termination():
             help_train(params, stage, cluster)
         return
-    parameters = experiment_parameters(params)
-    in_stage = parameters | params.stage_settings(stage).model_dump()
+    parameters = list_experiment_parameters(params)
+    in_stage = parameters | params.get_stage_config(stage).model_dump()
 
     from fakeface import tracking
 
@@ -45,34 +45,36 @@ def main(arguments: list[str]) -> None:
 
 def train(params: Params, stage: str, run: tracking.Run, cluster: Cluster | None) -> None:
     """Train one stage with its curves going to `run`, and write its files."""
-    from fakeface.models.checkpoints import read_facts
-    from fakeface.system.filesystem import make_folder
-    from fakeface.system.project import main_folder, private_folder
-    from fakeface.training.stage_fingerprint import stage_digest
+    from fakeface.models.checkpoints import read_metadata
+    from fakeface.system.filesystem import ensure_dir
+    from fakeface.system.project import find_main_folder, open_private_folder
+    from fakeface.training.stage_fingerprint import compute_stage_digest
 
     previous = _checkpoint_before(stage)
     # Before TensorFlow takes seconds to load, and a training minutes: what is missing or in the way is told at once
-    make_folder(Path("models"))
+    ensure_dir(Path("models"))
     if previous is not None:
-        read_facts(previous)
+        read_metadata(previous)
     device, distribution = _prepared(params, stage, cluster)
 
     import tensorflow as tf
 
-    from fakeface.training.resume import remove_finished, saved_training
+    from fakeface.training.resume import open_training_state, remove_finished
 
     stores = _stores(stage)
-    unfinished = private_folder(main_folder(Path.cwd()), "training")
+    unfinished = open_private_folder(find_main_folder(Path.cwd()), "training")
     if previous is not None:
         remove_finished(unfinished, previous)
     replicas = [f"{distribution.replicas} replicas"] if distribution else []  # they round otherwise than one
-    digest = stage_digest(Path.cwd(), f"train_{stage}", device.kind, device.precision, tf.__version__, *replicas)
-    with saved_training(unfinished, f"{stage}-{digest[:16]}") as saved:
+    digest = compute_stage_digest(
+        Path.cwd(), f"train_{stage}", device.kind, device.precision, tf.__version__, *replicas
+    )
+    with open_training_state(unfinished, f"{stage}-{digest[:16]}") as saved:
         if distribution is None:
             _train_and_write(params, stage, stores, previous, device, saved, run)
             return
-        epochs = params.stage_settings(stage).epochs
-        with distribution.told_who_is_gone(lambda: f"{saved.progress.epoch} of {epochs} epochs are kept"):
+        epochs = params.get_stage_config(stage).epochs
+        with distribution.report_lost_workers(lambda: f"{saved.progress.epoch} of {epochs} epochs are kept"):
             _train_and_write(params, stage, stores, previous, device, saved, run, distribution)
             distribution.wait_for_all()
 
@@ -81,10 +83,10 @@ def help_train(params: Params, stage: str, cluster: Cluster) -> None:
     """Train one stage as the helper of another machine, which writes all."""
     _, distribution = _prepared(params, stage, cluster)
     assert distribution is not None
-    from fakeface.training.train_stage import help_train_stage
+    from fakeface.training.train_stage import train_as_worker
 
-    with distribution.told_who_is_gone(lambda: "the chief has kept what was done"):
-        help_train_stage(params, stage, _stores(stage), distribution)
+    with distribution.report_lost_workers(lambda: "the chief has kept what was done"):
+        train_as_worker(params, stage, _stores(stage), distribution)
         distribution.wait_for_all()
 
 
@@ -92,20 +94,20 @@ def _prepared(params: Params, stage: str, cluster: Cluster | None) -> tuple[Devi
     """Choose what to compute on, and say it; with a cluster, once all its machines are there and alike."""
     from fakeface.models.device import prepare_tensorflow
     from fakeface.training.distributed.strategy import distribute
-    from fakeface.training.stage_fingerprint import stage_digest
+    from fakeface.training.stage_fingerprint import compute_stage_digest
 
     device = prepare_tensorflow(params.device, params.precision, params.seed, params.deterministic)
 
     import tensorflow as tf
 
-    distribution = distribute(cluster, params.stage_settings(stage).batch_size)
+    distribution = distribute(cluster, params.get_stage_config(stage).batch_size)
     parts = f", batches in {distribution.replicas} parts" if distribution else ""
     print(f"{stage}: {params.recipe} recipe on {device.kind} ({device.name}), {device.precision}{parts}", flush=True)
     if distribution is not None:
         ours = {path for path in [_checkpoint_before(stage)] if path}  # the chief's alone counts
-        same = stage_digest(Path.cwd(), f"train_{stage}", device.precision, tf.__version__, without=ours)
-        with distribution.told_who_is_gone(lambda: "nothing was begun"):
-            distribution.refuse_others(same)
+        same = compute_stage_digest(Path.cwd(), f"train_{stage}", device.precision, tf.__version__, without=ours)
+        with distribution.report_lost_workers(lambda: "nothing was begun"):
+            distribution.check_same_inputs(same)
     return device, distribution
 
 
@@ -126,7 +128,7 @@ def _train_and_write(
     stores: dict[str, Store],
     previous: Path | None,
     device: Device,
-    saved: SavedTraining,
+    saved: TrainingState,
     run: tracking.Run,
     distribution: Distribution | None = None,
 ) -> None:
@@ -134,7 +136,7 @@ def _train_and_write(
     from fakeface.training.fit import write_history
     from fakeface.training.train_stage import train_stage
 
-    epochs, done = params.stage_settings(stage).epochs, saved.progress
+    epochs, done = params.get_stage_config(stage).epochs, saved.progress
     if done.epoch:
         print(f"{stage}: goes on after epoch {done.epoch} of {epochs}", flush=True)
     for row in done.history:  # for a row that is not the one of the interrupted run
@@ -153,5 +155,5 @@ def _train_and_write(
 
 
 if __name__ == "__main__":
-    with one_sentence_errors():
+    with exit_on_user_error():
         main(sys.argv[1:])

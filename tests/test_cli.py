@@ -16,8 +16,8 @@ from PIL import Image
 from fakeface.cli import main
 from fakeface.images.preprocessing import Reencoding
 from fakeface.metrics.calibration import Calibration
-from fakeface.metrics.classification import evaluation_report
-from fakeface.models.checkpoints import CheckpointFacts, save_checkpoint
+from fakeface.metrics.classification import report_evaluation
+from fakeface.models.checkpoints import CheckpointMetadata, save_checkpoint
 from fakeface.models.device import quiet_tensorflow
 from fakeface.system.serialization import write_json
 from tests.support.faulty_http_server import LOGIN_PAGE
@@ -26,17 +26,17 @@ from tests.support.project import PROJECT
 
 quiet_tensorflow()
 CHANNELS = (4, 8)
-FACTS = CheckpointFacts(
+FACTS = CheckpointMetadata(
     stage="stage3",
     recipe="default",
     network="residual",
     channels=CHANNELS,
     image_size=32,
     batch_norm_momentum=0.9,
-    mirrored_view=False,
+    flip_tta=False,
     precision="float32",
     note="synthetic sample",
-    calibration=Calibration(threshold=0.4, unsure_low=0.4, unsure_high=0.4),
+    calibration=Calibration(threshold=0.4, abstention_low=0.4, abstention_high=0.4),
     reencoding=Reencoding(quality=30, size=40),
 )
 
@@ -149,7 +149,7 @@ def test_bad_input_ends_in_one_sentence(
 
 def test_summary_shows_sources_stages_and_what_a_constant_answer_gets(tmp_path: Path) -> None:
     labels, scores = [0, 0, 0, 1, 1], [0.1, 0.2, 0.7, 0.9, 0.8]
-    report = evaluation_report(["lfw"] * 3 + ["stylegan"] * 2, labels, scores, 0.5, resamples=50, seed=0)
+    report = report_evaluation(["lfw"] * 3 + ["stylegan"] * 2, labels, scores, 0.5, resamples=50, seed=0)
     stage = {"test": {"accuracy": 0.91}, "heldout": report["generalization"]}
     report |= {
         "recipe": "seed",

@@ -31,13 +31,13 @@ seeds=("$@")
 mapfile -t no_blur < <(in_all_stages blur.probability=0)
 mapfile -t no_resample < <(in_all_stages resample.probability=0)
 mapfile -t no_jpeg < <(in_all_stages jpeg.probability=0)
-mapfile -t framing < <(in_all_stages framing.probability=0.5)
+mapfile -t random_zoom < <(in_all_stages random_zoom.probability=0.5)
 queue default
 queue no-replay recipes.default.replay=false
 queue no-balance recipes.default.balance=none
-queue one-view recipes.default.mirrored_view=false
+queue one-view recipes.default.flip_tta=false
 queue no-blur-no-jpeg "${no_blur[@]}" "${no_resample[@]}" "${no_jpeg[@]}"
-queue framing "${framing[@]}"
+queue random-zoom "${random_zoom[@]}"
 queue wider 'recipes.default.channels=[16,32,96,192,256]'
 dvc queue start --jobs "${JOBS:-1}" > /dev/null 2>&1 # its workers keep what they are given, so that a pipe would wait for them
 echo "Running: \`dvc queue status\` says how far it is, \`dvc exp show --only-changed\` and \`make ui\` compare the results."

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import click
 
-from fakeface.system.errors import UserError, one_sentence_errors
+from fakeface.system.errors import UserError, exit_on_user_error
 
 
 class _Commands(click.Group):
     """Commands whose user errors end in one sentence and exit code 1."""
 
     def invoke(self, ctx: click.Context) -> object:
-        with one_sentence_errors():
+        with exit_on_user_error():
             return super().invoke(ctx)
 
 
@@ -53,10 +53,10 @@ def result_report(reports: Path) -> None:
     """
     from fakeface.config.params import load_params
     from fakeface.constants import HELDOUT
-    from fakeface.reporting.page import write_report_page
+    from fakeface.reporting.page import write_result_page
 
     mistakes = load_params(Path("params.yaml")).report.mistakes
-    page = write_report_page(reports, Path("datasets/split") / HELDOUT, mistakes)
+    page = write_result_page(reports, Path("datasets/split") / HELDOUT, mistakes)
     click.echo(f"Open {page} in a browser ({page.stat().st_size / 1000:,.0f} kB).")
 
 
@@ -127,9 +127,9 @@ def _collections(into: Path | None) -> Path:
     if into is not None or not Path("params.yaml").exists():
         return into or Path("collections")
     from fakeface.config.params import load_params
-    from fakeface.data.download.source_resolver import collections_folder
+    from fakeface.data.download.source_resolver import resolve_collections_folder
 
-    return collections_folder(load_params(Path("params.yaml")).data, Path())
+    return resolve_collections_folder(load_params(Path("params.yaml")).data, Path())
 
 
 _INTO = click.option(
@@ -188,12 +188,12 @@ def fetch(names: tuple[str, ...], into: Path | None) -> None:
 def verify(raw: Path) -> None:
     """Compare every raw file with its manifest: name each one missing, changed or added (exit code 2)."""
     from fakeface.data.raw_dataset import verify_raw
-    from fakeface.images.discovery import escaped
+    from fakeface.images.discovery import escape_name
 
     report = verify_raw(raw)
     for what, names in (("missing", report.missing), ("changed", report.changed), ("added", report.added)):
         for name in names:
-            click.echo(f"{what}: {escaped(name)}")
+            click.echo(f"{what}: {escape_name(name)}")
     click.echo(f"{report.checked:,} files checked: {'all as written' if report.clean else 'not as written'}")
     raise SystemExit(0 if report.clean else 2)
 

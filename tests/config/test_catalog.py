@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fakeface.config.catalog import Archive, Collection, get_source, label_of, list_sources
-from fakeface.data.download.identity import identity_reader
+from fakeface.config.catalog import Archive, Collection, get_label, get_source, list_sources
+from fakeface.data.download.identity import choose_identity_reader
 from fakeface.system.errors import UserError
 from tests.support.project import PROJECT
 
@@ -64,9 +64,9 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 
 def test_the_folder_of_an_image_tells_its_label_where_a_collection_has_both() -> None:
-    assert label_of(get_source("faces_140k"), "real_vs_fake/real-vs-fake/train/fake/0.jpg") == "fake"
-    assert label_of(get_source("faces_140k"), "somewhere/0.jpg") is None
-    assert label_of(get_source("lag"), "LAGdataset_200/fake/0.jpg") == "real"
+    assert get_label(get_source("faces_140k"), "real_vs_fake/real-vs-fake/train/fake/0.jpg") == "fake"
+    assert get_label(get_source("faces_140k"), "somewhere/0.jpg") is None
+    assert get_label(get_source("lag"), "LAGdataset_200/fake/0.jpg") == "real"
 
 
 @pytest.mark.parametrize(
@@ -92,20 +92,20 @@ def test_the_folder_of_an_image_tells_its_label_where_a_collection_has_both() ->
     ],
 )
 def test_identity_is_read_from_names(source: str, path: str, identity: str | None) -> None:
-    assert identity_reader(source)(path) == identity
+    assert choose_identity_reader(source)(path) == identity
 
 
 def test_celebas_people_are_read_from_the_table_beside_the_images(tmp_path: Path) -> None:
     table = tmp_path / "identity_CelebA.txt"
     table.write_text("000001.jpg 2880\n000002.jpg 2937\n000003.jpg 2880\n", encoding="utf-8")
     for folder in (tmp_path, tmp_path / "img_align_celeba"):
-        assert identity_reader("celeba", folder)("000002.jpg") == "celeba:2937"
-    identity = identity_reader("celeba", tmp_path)
+        assert choose_identity_reader("celeba", folder)("000002.jpg") == "celeba:2937"
+    identity = choose_identity_reader("celeba", tmp_path)
     assert identity("img_align_celeba/img_align_celeba/000003.jpg") == "celeba:2880"
     assert identity("img_align_celeba/000009.jpg") is None
     table.write_text("<html>\n", encoding="utf-8")
     with pytest.raises(UserError, match="line 1"):
-        identity_reader("celeba", tmp_path)
+        choose_identity_reader("celeba", tmp_path)
 
 
 def test_the_catalogue_and_the_fetcher_load_nothing_heavy() -> None:

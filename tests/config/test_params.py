@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from dvc.utils.hydra import apply_overrides
 
-from fakeface.config.params import experiment_parameters, load_params
+from fakeface.config.params import list_experiment_parameters, load_params
 from fakeface.constants import STAGES
 from fakeface.images.validation import MAX_BYTES, MAX_PIXELS
 from fakeface.system.errors import UserError
@@ -94,15 +94,15 @@ def test_a_stage_overrides_the_top_level_and_that_the_recipe(tmp_path: Path) -> 
     path = params_with(tmp_path, "stage3: {lr: null, epochs: null", "stage3: {lr: 0.0002, epochs: 7")
     path.write_text(path.read_text().replace("batch_size: null ", "batch_size: 48 ", 1))
     params = load_params(path)
-    recipe = params.chosen_recipe()
-    assert params.stage_settings("stage3").model_dump() == {
+    recipe = params.get_recipe()
+    assert params.get_stage_config("stage3").model_dump() == {
         "lr": 0.0002,
         "epochs": 7,
         "batch_size": 48,
         "steps_per_epoch": None,
         "validation_steps": None,
     }
-    assert (params.stage_settings("stage2").lr, params.stage_settings("stage2").epochs) == (
+    assert (params.get_stage_config("stage2").lr, params.get_stage_config("stage2").epochs) == (
         0.001,
         recipe.epochs["stage2"],
     )
@@ -118,7 +118,7 @@ def test_an_experiment_sets_a_step_of_one_stage_and_of_no_other(tmp_path: Path) 
 
 
 def test_an_experiment_logs_only_the_recipe_it_used() -> None:
-    logged = experiment_parameters(load_params(PROJECT / "params.yaml"))
+    logged = list_experiment_parameters(load_params(PROJECT / "params.yaml"))
     assert list(logged["recipes"]) == ["default"]
     assert logged["lr"] == 0.001
 

@@ -17,7 +17,7 @@ from fakeface.data.download.ingest import collect_sources
 from fakeface.data.raw_dataset import verify_raw
 from fakeface.data.split.build_splits import split_dataset
 from fakeface.system.archives import unpack
-from fakeface.system.errors import one_sentence_errors
+from fakeface.system.errors import exit_on_user_error
 from tests.support.image_folders import data_of, fill_folder, profile_of
 
 PROFILE = profile_of(
@@ -159,7 +159,7 @@ def with_small_files(work: Callable[[], object], largest: int) -> int:
     def limited() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-        with one_sentence_errors():
+        with exit_on_user_error():
             work()
 
     return ended(in_child(limited))

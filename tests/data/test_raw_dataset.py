@@ -12,7 +12,7 @@ from fakeface.data.download.ingest import collect_sources
 from fakeface.data.download.source_resolver import choose_profile
 from fakeface.data.raw_dataset import read_collection, verify_raw
 from fakeface.system.errors import UserError
-from fakeface.system.serialization import read_proven_json, write_proven_json
+from fakeface.system.serialization import read_json_with_checksum, write_json_with_checksum
 from tests.support.image_folders import data_of, fill_folder, picture_bytes, profile_of
 
 PROFILE = profile_of(people=("real", {"stage1": 1}), machine=("fake", {"stage1": 1}))
@@ -251,9 +251,9 @@ def test_no_flipped_bit_of_what_the_collection_says_of_itself_passes_unseen(root
 
 def test_a_collection_without_sums_is_another_versions(root: Path, tmp_path: Path) -> None:
     collect_sources(root, "own", PROFILE, tmp_path / "raw")
-    facts = read_proven_json(tmp_path / "raw" / "collected.json")
+    facts = read_json_with_checksum(tmp_path / "raw" / "collected.json")
     del facts["sha256"]
-    write_proven_json(tmp_path / "raw" / "collected.json", facts)
+    write_json_with_checksum(tmp_path / "raw" / "collected.json", facts)
     with pytest.raises(UserError, match="was written by another version"):
         read_collection(tmp_path / "raw")
 

@@ -8,9 +8,9 @@ import pytest
 from fakeface.config.params import Pair
 from fakeface.constants import STAGES
 from fakeface.evaluation.predictions import Evaluation, ScoredSet
-from fakeface.evaluation.results import evaluation_metrics
+from fakeface.evaluation.results import compute_evaluation_metrics
 from fakeface.metrics.calibration import Calibration
-from fakeface.metrics.classification import expected_calibration_error
+from fakeface.metrics.classification import compute_calibration_error
 
 
 def scored(name: str, sources: list[str], scores: list[float]) -> ScoredSet:
@@ -24,9 +24,9 @@ def test_the_faces_of_all_pairs_together_count_each_face_once() -> None:
     tests = {stage: scored(stage, ["ffhq", "gan"], [0.6, 0.99]) for stage in STAGES}
     evaluation = Evaluation(heldout, tests, dict.fromkeys(STAGES, Calibration()))
     pairs = {"one": Pair(real=["lfw"], fake=["gan"]), "other": Pair(real=["ffhq/test"], fake=["gan"])}
-    pooled = evaluation_metrics(evaluation, pairs, [], 0, 0)["pairs_pooled"]
+    pooled = compute_evaluation_metrics(evaluation, pairs, [], 0, 0)["pairs_pooled"]
     labels, scores = [0, 0, 1, 1, 1, 0, 0, 0], [0.1, 0.4, 0.8, 0.7, 0.3, 0.6, 0.6, 0.6]
     assert (pooled["n_real"], pooled["n_fake"]) == (5, 3)
-    assert pooled["ece"] == pytest.approx(expected_calibration_error(labels, scores))
+    assert pooled["ece"] == pytest.approx(compute_calibration_error(labels, scores))
     assert pooled["accuracy"] == pytest.approx(4 / 8)
-    assert evaluation_metrics(evaluation, {}, [], 0, 0)["pairs_pooled"] == {}
+    assert compute_evaluation_metrics(evaluation, {}, [], 0, 0)["pairs_pooled"] == {}

@@ -10,13 +10,13 @@ import pytest
 
 from fakeface.evaluation import robustness
 from fakeface.evaluation.robustness import (
-    EQUALISED,
     MACRO,
     PERTURBATIONS,
+    SHARED_DEGRADATION,
     UNCHANGED,
-    evenly_drawn_rows,
-    perturbed_scores,
-    robustness_rows,
+    list_robustness_cells,
+    score_perturbed,
+    stratified_sample,
 )
 
 PIXEL_ERROR = 1  # rounding to whole grey levels
@@ -153,7 +153,7 @@ def test_scores_come_in_order_whatever_the_batch_and_from_a_mapped_file(tmp_path
         assert len(batch) <= 3
         return batch.mean(axis=(1, 2, 3)) / 255
 
-    scores = perturbed_scores(brightness, mapped, PERTURBATIONS["grey"], batch_size=3)
+    scores = score_perturbed(brightness, mapped, PERTURBATIONS["grey"], batch_size=3)
     assert scores == pytest.approx(robustness.grey(images).mean(axis=(1, 2, 3)) / 255)
 
 
@@ -166,10 +166,10 @@ def test_table_shows_what_a_perturbation_costs() -> None:
     def stripes(batch: Any) -> Any:
         return np.clip(np.abs(np.diff(batch.astype(float), axis=2)).mean(axis=(1, 2, 3)) / 60, 0, 1)
 
-    chosen = {name: PERTURBATIONS[name] for name in (UNCHANGED, "blur 2", "grey", EQUALISED)}
+    chosen = {name: PERTURBATIONS[name] for name in (UNCHANGED, "blur 2", "grey", SHARED_DEGRADATION)}
     reals = np.array(labels) == 0
     sets = {name: reals | (np.array(sources) == name) for name in ("stylegan", "stylegan2")}
-    rows = robustness_rows(stripes, images, labels, sets, 0.5, perturbations=chosen)
+    rows = list_robustness_cells(stripes, images, labels, sets, 0.5, perturbations=chosen)
     table = {(row["perturbation"], row["set"]): row for row in rows}
     assert set(table) == {(name, faces) for name in chosen for faces in (MACRO, "stylegan", "stylegan2")}
     assert table[UNCHANGED, MACRO]["balanced_accuracy"] == table["grey", MACRO]["balanced_accuracy"] == 1
@@ -177,7 +177,7 @@ def test_table_shows_what_a_perturbation_costs() -> None:
     assert table["blur 2", "stylegan2"]["change"] == -0.5
     assert table["grey", MACRO]["change"] == 0
     assert (table["grey", "stylegan"]["n_real"], table["grey", "stylegan"]["n_fake"]) == (6, 3)
-    assert table[EQUALISED, MACRO]["change"] <= -0.4
+    assert table[SHARED_DEGRADATION, MACRO]["change"] <= -0.4
 
 
 def test_macro_is_the_mean_of_the_sets_each_weighing_the_same() -> None:
@@ -187,7 +187,7 @@ def test_macro_is_the_mean_of_the_sets_each_weighing_the_same() -> None:
         "found": np.array([True, True, False, False, False, False]),
         "missed": np.array([True, False, True, True, True, True]),
     }
-    rows = robustness_rows(
+    rows = list_robustness_cells(
         lambda batch: batch.mean(axis=(1, 2, 3)) / 255,
         images,
         [0, 1, 1, 1, 1, 1],
@@ -199,7 +199,7 @@ def test_macro_is_the_mean_of_the_sets_each_weighing_the_same() -> None:
 
 
 def test_table_of_one_class_has_no_invented_numbers() -> None:
-    rows = robustness_rows(
+    rows = list_robustness_cells(
         lambda batch: np.zeros(len(batch)),
         faces(),
         [0] * 3,
@@ -216,12 +216,12 @@ def test_table_of_one_class_has_no_invented_numbers() -> None:
 def test_rows_are_drawn_evenly_and_again_the_same() -> None:
     sources = ["lfw"] * 50 + ["hard"] * 20 + ["hard"] * 3
     labels = [0] * 50 + [0] * 20 + [1] * 3
-    rows = evenly_drawn_rows(sources, labels, at_most=10, seed=1)
+    rows = stratified_sample(sources, labels, at_most=10, seed=1)
     drawn = [(sources[row], labels[row]) for row in rows]
     assert (drawn.count(("lfw", 0)), drawn.count(("hard", 0)), drawn.count(("hard", 1))) == (10, 10, 3)
     assert list(rows) == sorted(set(rows))
-    np.testing.assert_array_equal(rows, evenly_drawn_rows(sources, labels, at_most=10, seed=1))
-    assert set(rows) != set(evenly_drawn_rows(sources, labels, at_most=10, seed=2))
+    np.testing.assert_array_equal(rows, stratified_sample(sources, labels, at_most=10, seed=1))
+    assert set(rows) != set(stratified_sample(sources, labels, at_most=10, seed=2))
 
 
 def test_opencv_is_loaded_only_to_blur() -> None:

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFile
 
-from fakeface.images.decoding import decode_full_size, decode_image, decoder_code, inspect_image, read_image
+from fakeface.images.decoding import decode_full_size, decode_image, inspect_image, read_decoder_source, read_image
 from fakeface.images.preprocessing import Crop, Reencoding
 from fakeface.images.validation import MAX_BYTES, MAX_PIXELS, RejectedImage
 from fakeface.system.errors import UserError
@@ -586,7 +586,7 @@ def test_the_decoder_does_not_load_tensorflow() -> None:
 
 
 def test_decoder_code_holds_every_module_that_decides_pixels() -> None:
-    code, decoder = decoder_code(), find_module("fakeface.images.decoding")
+    code, decoder = read_decoder_source(), find_module("fakeface.images.decoding")
     assert decoder is not None
     decides_no_pixel = {"__init__.py", "errors.py"}
     for module in imported_modules(decoder) | {decoder}:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fakeface.inference.scoring import raw_scores
+from fakeface.inference.scoring import predict_raw_scores
 from fakeface.metrics.calibration import logit
 from fakeface.models.device import quiet_tensorflow
 
@@ -18,5 +18,5 @@ def test_a_network_sure_of_a_fake_is_heard_as_exactly_as_one_sure_of_a_real_face
     logits = tf.keras.layers.Dense(2, name="logits")(tf.keras.layers.Flatten()(images))
     network = tf.keras.Model(images, tf.keras.layers.Softmax()(logits))
     network.get_layer("logits").set_weights([np.zeros((3, 2)), np.array([0.5, 0.5 + wanted])])
-    scores = raw_scores(network, np.zeros((2, 1, 1, 3), np.uint8))
+    scores = predict_raw_scores(network, np.zeros((2, 1, 1, 3), np.uint8))
     np.testing.assert_allclose(logit(scores), [wanted, wanted], atol=1e-4)

@@ -13,14 +13,14 @@ from PIL import Image
 from fakeface.config.params import Profile, Reencode, Source
 from fakeface.constants import STAGES
 from fakeface.data.download.ingest import collect_sources
-from fakeface.data.image_pool import pool_of
+from fakeface.data.image_pool import gather_pool
 from fakeface.data.image_store import open_store
-from fakeface.data.input_pipeline import scoring_dataset
+from fakeface.data.input_pipeline import build_scoring_dataset
 from fakeface.data.split.build_splits import split_dataset
 from fakeface.images.preprocessing import Crop
 from fakeface.inference.predict import score_files
 from fakeface.metrics.calibration import Calibration
-from fakeface.models.checkpoints import CheckpointFacts
+from fakeface.models.checkpoints import CheckpointMetadata
 from fakeface.models.device import quiet_tensorflow
 from tests.support.image_folders import data_of, picture
 
@@ -72,16 +72,16 @@ def test_training_and_prediction_see_the_same_pixels(tmp_path: Path, reencode: R
     split_dataset(tmp_path / "raw", tmp_path / "decoded", tmp_path / "split", tmp_path / "reports", data, SIZE)
     for role, part in (*((stage, "train") for stage in STAGES), ("heldout", "heldout")):
         store = open_store(tmp_path / "split" / role)
-        pool = pool_of([store], part)
-        trained_on = np.concatenate([images.numpy() for images, _ in scoring_dataset(pool, 8)])
-        facts = CheckpointFacts(
+        pool = gather_pool([store], part)
+        trained_on = np.concatenate([images.numpy() for images, _ in build_scoring_dataset(pool, 8)])
+        facts = CheckpointMetadata(
             stage=role,
             recipe="default",
             network="residual",
             channels=(4,),
             image_size=SIZE,
             batch_norm_momentum=0.9,
-            mirrored_view=False,
+            flip_tta=False,
             precision="float32",
             note=None,
             calibration=Calibration(),

@@ -364,7 +364,7 @@ def test_a_champion_scores_without_fakeface_as_the_pipeline_does(copied: Project
     for path, answer in zip(paths, answers, strict=True):
         score = float(answer["score"])
         assert score == pytest.approx(float(expected[path]["stage3"]), abs=1e-3)
-        if not calibration["unsure_low"] <= score <= calibration["unsure_high"]:
+        if not calibration["abstention_low"] <= score <= calibration["abstention_high"]:
             assert answer["decision"] == ("fake" if score >= calibration["threshold"] else "real")
 
 

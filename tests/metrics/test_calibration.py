@@ -11,13 +11,13 @@ from sklearn.linear_model import LogisticRegression
 from fakeface.metrics.calibration import (
     SLOPE_BOUNDS,
     Calibration,
+    fit_abstention_band,
     fit_calibration,
     fit_slope_and_bias,
-    fit_unsure_band,
     logit,
     sigmoid,
 )
-from fakeface.metrics.classification import binary_metrics, coverage, expected_calibration_error
+from fakeface.metrics.classification import compute_binary_metrics, compute_calibration_error, compute_coverage
 from fakeface.system.errors import UserError
 
 
@@ -53,9 +53,9 @@ def test_calibration_mends_an_overconfident_model_on_other_rows() -> None:
     labels, scores = drawn_rows(4000, slope=0.4, bias=0.0)
     later_labels, later_scores = drawn_rows(4000, slope=0.4, bias=0.0, seed=1)
     calibrated = fitted(labels, scores).apply(later_scores)
-    assert expected_calibration_error(later_labels, later_scores) > 0.1
-    assert expected_calibration_error(later_labels, calibrated) < 0.03
-    before, after = (binary_metrics(later_labels, values, 0.5) for values in (later_scores, calibrated))
+    assert compute_calibration_error(later_labels, later_scores) > 0.1
+    assert compute_calibration_error(later_labels, calibrated) < 0.03
+    before, after = (compute_binary_metrics(later_labels, values, 0.5) for values in (later_scores, calibrated))
     assert after["loss"] < before["loss"]
     assert after["roc_auc"] == pytest.approx(before["roc_auc"])
 
@@ -100,26 +100,26 @@ def test_threshold_is_not_fooled_by_a_large_class() -> None:
 
 def test_unsure_band_reaches_the_target_and_no_further() -> None:
     labels, scores = drawn_rows(4000, slope=1.0, bias=0.0)
-    low, high = fit_unsure_band(labels, scores, 0.5, 0.95)
+    low, high = fit_abstention_band(labels, scores, 0.5, 0.95)
     assert low < 0.5 < high
     assert low == pytest.approx(1 - high)  # as far in logits on both sides of 0.5
-    reached = coverage(labels, scores, 0.5, low, high)
+    reached = compute_coverage(labels, scores, 0.5, low, high)
     assert reached["accuracy"] == pytest.approx(0.95, abs=0.01)
-    narrower = coverage(labels, scores, 0.5, low + 0.05, high - 0.05)
+    narrower = compute_coverage(labels, scores, 0.5, low + 0.05, high - 0.05)
     assert narrower["accuracy"] < 0.95
     assert 0.2 < reached["coverage"] < narrower["coverage"]
 
 
 def test_unsure_band_of_a_perfect_and_of_a_hopeless_model() -> None:
-    assert fit_unsure_band([0, 1], [0.2, 0.8], 0.5) == (0.5, 0.5)
-    assert fit_unsure_band([0, 1], [0.8, 0.2], 0.5) == (0.0, 1.0)
-    assert Calibration(unsure_low=0.0, unsure_high=1.0).unsure([0.0, 0.5, 1.0]).all()
+    assert fit_abstention_band([0, 1], [0.2, 0.8], 0.5) == (0.5, 0.5)
+    assert fit_abstention_band([0, 1], [0.8, 0.2], 0.5) == (0.0, 1.0)
+    assert Calibration(abstention_low=0.0, abstention_high=1.0).unsure([0.0, 0.5, 1.0]).all()
     assert not Calibration().unsure([0.0, 0.5, 1.0]).any()
 
 
 def test_unsure_band_is_by_hand_the_wrong_answers_nearest_to_the_threshold() -> None:
     labels, scores = [0, 0, 0, 1, 1, 1], [0.05, 0.2, 0.6, 0.45, 0.8, 0.95]
-    low, high = fit_unsure_band(labels, scores, 0.5, 1.0)
+    low, high = fit_abstention_band(labels, scores, 0.5, 1.0)
     edge = float(sigmoid((logit(0.6) + logit(0.8)) / 2))
     assert (low, high) == pytest.approx((1 - edge, edge))
 
@@ -129,7 +129,7 @@ def test_separated_classes_keep_bounded_parameters_and_perfect_answers() -> None
     calibration = fitted(labels, scores)
     assert SLOPE_BOUNDS[0] <= calibration.slope <= SLOPE_BOUNDS[1]
     calibrated = calibration.apply(scores)
-    assert binary_metrics(labels, calibrated, calibration.threshold)["accuracy"] == 1
+    assert compute_binary_metrics(labels, calibrated, calibration.threshold)["accuracy"] == 1
     assert calibrated.max() == pytest.approx(501 / 502, abs=1e-4)  # Platt's target: no certainty out of 500 rows
     close = fitted(labels, np.repeat([0.499, 0.501], 500))
     assert close.slope == SLOPE_BOUNDS[1]
@@ -200,7 +200,7 @@ def test_calibration_survives_json_with_other_keys_beside_it() -> None:
         ({"slope": -1.0}, "out of range"),
         ({"bias": float("nan")}, "out of range"),
         ({"slope": "steep"}, "steep"),
-        ({"unsure_low": 0.7}, "out of range"),
+        ({"abstention_low": 0.7}, "out of range"),
     ],
 )
 def test_a_stored_calibration_that_is_broken_is_named(change: dict[str, Any], message: str) -> None:

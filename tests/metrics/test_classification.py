@@ -13,20 +13,20 @@ import pytest
 from sklearn import metrics as reference
 
 from fakeface.metrics.classification import (
-    binary_metrics,
+    average_over_sources,
     bootstrap_intervals,
-    confusion_rows,
-    coverage,
-    evaluation_report,
-    expected_calibration_error,
-    macro_weights,
-    metrics_by_weights,
-    per_pair,
-    per_source,
-    pooled_and_macro,
-    reliability_rows,
-    roc_points,
-    wilson_interval,
+    compute_binary_metrics,
+    compute_calibration_error,
+    compute_coverage,
+    compute_weighted_metrics,
+    compute_wilson_interval,
+    evaluate_pairs,
+    evaluate_sources,
+    list_confusion_cells,
+    list_reliability_bins,
+    list_roc_points,
+    report_evaluation,
+    source_balanced_weights,
 )
 from fakeface.system.errors import UserError
 
@@ -59,7 +59,7 @@ def numbers_in(nested: Any) -> Iterator[float]:
 
 
 def test_metrics_equal_what_a_hand_computes() -> None:
-    metrics = binary_metrics(LABELS, SCORES, 0.5)
+    metrics = compute_binary_metrics(LABELS, SCORES, 0.5)
     assert metrics["accuracy"] == pytest.approx(4 / 6)
     assert metrics["real_accuracy"] == pytest.approx(2 / 3)
     assert metrics["fake_accuracy"] == pytest.approx(2 / 3)
@@ -80,7 +80,7 @@ def test_metrics_equal_what_a_hand_computes() -> None:
 @pytest.mark.parametrize("digits", [None, 2, 1])
 def test_metrics_equal_scikit_learn(digits: int | None) -> None:
     labels, scores = a_scored_set(500, digits=digits)
-    metrics = binary_metrics(labels, scores, 0.4)
+    metrics = compute_binary_metrics(labels, scores, 0.4)
     answers = (scores >= 0.4).astype(int)
     assert metrics["accuracy"] == pytest.approx(reference.accuracy_score(labels, answers))
     assert metrics["balanced_accuracy"] == pytest.approx(reference.balanced_accuracy_score(labels, answers))
@@ -94,44 +94,44 @@ def test_metrics_equal_scikit_learn(digits: int | None) -> None:
 def test_true_positive_rate_is_the_best_one_within_the_allowed_false_alarms() -> None:
     labels = [0] * 100 + [1] * 4
     scores = [0.9, 0.8, *[0.1] * 98, 0.95, 0.85, 0.75, 0.05]
-    metrics = binary_metrics(labels, scores, 0.5)
+    metrics = compute_binary_metrics(labels, scores, 0.5)
     assert metrics["tpr_at_1_fpr"] == pytest.approx(2 / 4)  # one real of a hundred may stand above: at 0.85
     assert metrics["tpr_at_5_fpr"] == pytest.approx(3 / 4)
 
 
 def test_a_score_at_the_threshold_is_called_fake() -> None:
-    assert binary_metrics([1, 0], [0.5, 0.5], 0.5)["fake_accuracy"] == 1
+    assert compute_binary_metrics([1, 0], [0.5, 0.5], 0.5)["fake_accuracy"] == 1
 
 
 def test_calibration_error_weighs_the_gap_of_each_bin_by_its_rows() -> None:
     labels, scores = [0, 1, 1, 1], [0.95, 0.97, 0.98, 0.30]
     expected = (3 * abs((0.95 + 0.97 + 0.98) / 3 - 2 / 3) + 1 * abs(0.30 - 1)) / 4
-    assert expected_calibration_error(labels, scores) == pytest.approx(expected)
-    assert expected_calibration_error([0, 1], [0.0, 1.0]) == 0
-    assert [row["n"] for row in reliability_rows(labels, scores)] == [1, 3]
-    assert reliability_rows(labels, scores)[1]["fake_share"] == pytest.approx(2 / 3)
+    assert compute_calibration_error(labels, scores) == pytest.approx(expected)
+    assert compute_calibration_error([0, 1], [0.0, 1.0]) == 0
+    assert [row["n"] for row in list_reliability_bins(labels, scores)] == [1, 3]
+    assert list_reliability_bins(labels, scores)[1]["fake_share"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(("label", "present", "absent"), [(0, "real", "fake"), (1, "fake", "real")])
 def test_one_class_gives_what_is_defined_and_nothing_else(label: int, present: str, absent: str) -> None:
-    report = evaluation_report(["lfw"] * 3, [label] * 3, [0.0, 0.6, 1.0], 0.5)
+    report = report_evaluation(["lfw"] * 3, [label] * 3, [0.0, 0.6, 1.0], 0.5)
     metrics = report["generalization"]
     assert metrics[f"{present}_accuracy"] == metrics["accuracy"]
     undefined = {f"{absent}_accuracy", "balanced_accuracy", "roc_auc", "average_precision", "tpr_at_1_fpr"}
     assert not undefined & set(metrics)
     assert not undefined & set(metrics["interval"])
-    assert metrics["constant_answer_accuracy"] == 1
+    assert metrics["majority_class_accuracy"] == 1
     assert report["pairs"] == {}
-    assert roc_points([label] * 3, [0.0, 0.6, 1.0]) == []
+    assert list_roc_points([label] * 3, [0.0, 0.6, 1.0]) == []
     json.dumps(report, allow_nan=False)
 
 
 def test_a_constant_answer_earns_nothing_where_it_counts() -> None:
     sources = ["ffhq"] * 20 + ["stylegan"] * 70 + ["stylegan2"] * 10
     labels = [0] * 20 + [1] * 80
-    summaries = pooled_and_macro(sources, labels, [0.9] * 100, 0.5)
-    assert summaries["pooled"]["accuracy"] == summaries["pooled"]["constant_answer_accuracy"] == pytest.approx(0.8)
-    assert summaries["macro"]["accuracy"] == summaries["macro"]["constant_answer_accuracy"] == pytest.approx(0.5)
+    summaries = average_over_sources(sources, labels, [0.9] * 100, 0.5)
+    assert summaries["pooled"]["accuracy"] == summaries["pooled"]["majority_class_accuracy"] == pytest.approx(0.8)
+    assert summaries["macro"]["accuracy"] == summaries["macro"]["majority_class_accuracy"] == pytest.approx(0.5)
     assert summaries["macro"]["roc_auc"] == pytest.approx(0.5)
 
 
@@ -139,22 +139,22 @@ def test_macro_gives_a_small_source_the_voice_of_a_large_one() -> None:
     sources = ["ffhq"] * 4 + ["stylegan"] * 90 + ["stylegan2"] * 10
     labels = [0] * 4 + [1] * 100
     scores = [0.1, 0.2, 0.3, 0.6] + [0.9] * 90 + [0.2] * 10
-    macro = pooled_and_macro(sources, labels, scores, 0.5)["macro"]
+    macro = average_over_sources(sources, labels, scores, 0.5)["macro"]
     assert macro["real_accuracy"] == pytest.approx(3 / 4)
     assert macro["fake_accuracy"] == pytest.approx((1 + 0) / 2)
     assert (macro["accuracy"], macro["balanced_accuracy"]) == pytest.approx(((3 / 4 + 1 / 2) / 2,) * 2)
-    pairs = per_pair(sources, labels, scores, 0.5)
+    pairs = evaluate_pairs(sources, labels, scores, 0.5)
     assert macro["roc_auc"] == pytest.approx(np.mean([pair["roc_auc"] for pair in pairs.values()]))
     assert (macro["n_real"], macro["n_fake"]) == (4, 100)
 
 
 def test_macro_keeps_the_classes_of_a_mixed_source_apart() -> None:
-    weights = macro_weights([0, 1, 1, 1, 0], ["hard", "hard", "hard", "stylegan", "lfw"])
+    weights = source_balanced_weights([0, 1, 1, 1, 0], ["hard", "hard", "hard", "stylegan", "lfw"])
     np.testing.assert_allclose(weights, [1 / 4, 1 / 8, 1 / 8, 1 / 4, 1 / 4])
 
 
 def test_sources_are_rows_with_their_own_accuracy_and_scores() -> None:
-    rows = per_source(["lfw", "lfw", "stylegan", "hard", "hard"], [0, 0, 1, 0, 1], [0.2, 0.6, 0.9, 0.1, 0.4], 0.5)
+    rows = evaluate_sources(["lfw", "lfw", "stylegan", "hard", "hard"], [0, 0, 1, 0, 1], [0.2, 0.6, 0.9, 0.1, 0.4], 0.5)
     assert list(rows) == ["hard", "lfw", "stylegan"]
     assert rows["lfw"]["accuracy"] == 0.5
     assert (rows["lfw"]["label"], rows["stylegan"]["label"], rows["hard"]["label"]) == ("real", "fake", "both")
@@ -164,10 +164,10 @@ def test_sources_are_rows_with_their_own_accuracy_and_scores() -> None:
 
 
 def test_wilson_interval_stays_open_where_all_answers_are_right() -> None:
-    interval = wilson_interval(10, 10)
+    interval = compute_wilson_interval(10, 10)
     assert interval["low"] == pytest.approx(0.7225, abs=1e-4)  # 1 / (1 + 1.96² / 10)
     assert interval["high"] == pytest.approx(1)
-    assert wilson_interval(5, 10)["low"] == pytest.approx(0.2366, abs=1e-4)
+    assert compute_wilson_interval(5, 10)["low"] == pytest.approx(0.2366, abs=1e-4)
 
 
 @pytest.mark.parametrize("digits", [None, 1])
@@ -177,8 +177,8 @@ def test_resampled_metrics_equal_the_plain_ones(digits: int | None, weighted: bo
     order = np.argsort(-scores, kind="stable")
     labels, scores = labels[order], scores[order]
     weights = np.random.default_rng(0).integers(0, 3, 300) * 0.5 if weighted else np.ones(300)
-    by_weights = metrics_by_weights(labels, scores, 0.5, np.stack([weights, weights]))
-    plain = binary_metrics(labels, scores, 0.5, weights)
+    by_weights = compute_weighted_metrics(labels, scores, 0.5, np.stack([weights, weights]))
+    plain = compute_binary_metrics(labels, scores, 0.5, weights)
     assert set(by_weights) == set(plain) - {"n_real", "n_fake"}
     for name, values in by_weights.items():
         assert values == pytest.approx([plain[name]] * 2), name
@@ -188,7 +188,7 @@ def test_intervals_are_as_wide_as_statistics_says() -> None:
     rng = np.random.default_rng(5)
     labels = np.repeat([0, 1], 400)
     scores = np.where(rng.random(800) < 0.9, labels * 0.8 + 0.1, 0.9 - labels * 0.8)
-    share = binary_metrics(labels, scores, 0.5)["real_accuracy"]
+    share = compute_binary_metrics(labels, scores, 0.5)["real_accuracy"]
     interval = bootstrap_intervals(labels, scores, 0.5, seed=1)["real_accuracy"]
     half = 1.96 * math.sqrt(share * (1 - share) / 400)
     assert interval["low"] == pytest.approx(share - half, abs=0.006)
@@ -198,7 +198,7 @@ def test_intervals_are_as_wide_as_statistics_says() -> None:
 def test_intervals_hold_the_estimate_and_repeat_by_seed() -> None:
     labels, scores = a_scored_set(400, seed=2)
     sources = [f"source {i % 3}" for i in range(400)]
-    estimate = binary_metrics(labels, scores, 0.5)
+    estimate = compute_binary_metrics(labels, scores, 0.5)
     intervals = bootstrap_intervals(labels, scores, 0.5, sources=sources, seed=4)
     for name in set(intervals) - {"ece"}:
         assert intervals[name]["low"] <= estimate[name] <= intervals[name]["high"], name
@@ -226,7 +226,7 @@ def test_many_scores_take_the_same_path_as_few() -> None:
 def test_report_is_json_with_every_promised_key() -> None:
     labels, scores = a_scored_set(120, seed=7)
     sources = np.where(labels == 0, "lfw", np.where(np.arange(120) % 2, "stylegan", "stylegan2"))
-    report = evaluation_report(list(sources), labels, scores, 0.45, seed=1)
+    report = report_evaluation(list(sources), labels, scores, 0.45, seed=1)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert {"accuracy", "balanced_accuracy", "roc_auc", "average_precision", "loss", "n_real", "n_fake"} <= set(
         report["generalization"]
@@ -239,17 +239,17 @@ def test_report_is_json_with_every_promised_key() -> None:
     }
     assert set(report["pairs"]) == {"lfw vs stylegan", "lfw vs stylegan2"}
     assert all(type(number) in (int, float) and math.isfinite(number) for number in numbers_in(report))
-    assert report == evaluation_report(list(sources), labels, scores, 0.45, seed=1)
+    assert report == report_evaluation(list(sources), labels, scores, 0.45, seed=1)
 
 
 def test_coverage_reports_what_an_unsure_band_leaves() -> None:
-    row = coverage([0, 0, 1, 1, 1], [0.1, 0.45, 0.55, 0.9, 0.2], 0.5, 0.4, 0.6)
+    row = compute_coverage([0, 0, 1, 1, 1], [0.1, 0.45, 0.55, 0.9, 0.2], 0.5, 0.4, 0.6)
     assert row["coverage"] == pytest.approx(3 / 5)
     assert row["accuracy"] == pytest.approx(2 / 3)
     assert row["balanced_accuracy"] == pytest.approx((1 + 1 / 2) / 2)
     assert (row["real_coverage"], row["fake_coverage"], row["n_answered"]) == pytest.approx((1 / 2, 2 / 3, 3))
-    assert coverage([0, 1], [0.5, 0.5], 0.5, 0.5, 0.5)["coverage"] == 1
-    assert coverage([0, 1], [0.0, 1.0], 0.5, 0.0, 1.0) == {
+    assert compute_coverage([0, 1], [0.5, 0.5], 0.5, 0.5, 0.5)["coverage"] == 1
+    assert compute_coverage([0, 1], [0.0, 1.0], 0.5, 0.0, 1.0) == {
         "coverage": 0,
         "n_answered": 0,
         "real_coverage": 0,
@@ -259,7 +259,7 @@ def test_coverage_reports_what_an_unsure_band_leaves() -> None:
 
 def test_thinned_roc_keeps_the_curve() -> None:
     labels, scores = a_scored_set(5000, seed=8)
-    points = roc_points(labels, scores, max_points=100)
+    points = list_roc_points(labels, scores, max_points=100)
     assert 50 < len(points) <= 100
     assert (points[0]["fpr"], points[0]["tpr"]) == (0, 0)
     assert (points[-1]["fpr"], points[-1]["tpr"]) == (1, 1)
@@ -272,7 +272,7 @@ def test_thinned_roc_keeps_the_curve() -> None:
 
 
 def test_confusion_rows_count_as_the_confusion_matrix() -> None:
-    rows = confusion_rows(LABELS, SCORES, 0.5)
+    rows = list_confusion_cells(LABELS, SCORES, 0.5)
     assert rows.count({"actual": "real", "predicted": "fake"}) == 1
     assert rows.count({"actual": "fake", "predicted": "fake"}) == 2
     assert len(rows) == 6
@@ -280,9 +280,9 @@ def test_confusion_rows_count_as_the_confusion_matrix() -> None:
 
 def test_scores_of_a_diverged_model_are_refused_in_one_sentence() -> None:
     with pytest.raises(UserError, match=r"2 of 3 scores are not finite.*lower lr"):
-        binary_metrics([0, 1, 1], [0.5, float("nan"), float("inf")], 0.5)
+        compute_binary_metrics([0, 1, 1], [0.5, float("nan"), float("inf")], 0.5)
     with pytest.raises(UserError, match="no score"):
-        binary_metrics([], [], 0.5)
+        compute_binary_metrics([], [], 0.5)
 
 
 @pytest.mark.parametrize(
@@ -290,9 +290,9 @@ def test_scores_of_a_diverged_model_are_refused_in_one_sentence() -> None:
 )
 def test_rows_that_are_no_scores_are_a_programming_error(labels: Any, scores: Any) -> None:
     with pytest.raises(ValueError, match=r"labels|scores"):
-        binary_metrics(labels, scores, 0.5)
+        compute_binary_metrics(labels, scores, 0.5)
     with pytest.raises(ValueError, match="sources"):
-        macro_weights([0, 1], ["lfw"])
+        source_balanced_weights([0, 1], ["lfw"])
 
 
 def test_evaluation_needs_no_tensorflow() -> None:

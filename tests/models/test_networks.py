@@ -12,9 +12,9 @@ import pytest
 
 from fakeface.config.params import load_params
 from fakeface.metrics.calibration import Calibration
-from fakeface.models.checkpoints import CheckpointFacts, Detectors, load_checkpoint, read_facts, save_checkpoint
+from fakeface.models.checkpoints import CheckpointMetadata, ModelCache, load_checkpoint, read_metadata, save_checkpoint
 from fakeface.models.device import quiet_tensorflow
-from fakeface.models.networks import build_network, with_mirrored_view
+from fakeface.models.networks import build_network, with_flip_tta
 from fakeface.system.errors import UserError
 from tests.support.project import PROJECT
 
@@ -25,17 +25,19 @@ quiet_tensorflow()
 
 CHANNELS = (4, 8, 8)
 IMAGES = np.random.default_rng(7).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
-FACTS = CheckpointFacts(
+FACTS = CheckpointMetadata(
     stage="stage2",
     recipe="default",
     network="residual",
     channels=CHANNELS,
     image_size=32,
     batch_norm_momentum=0.9,
-    mirrored_view=False,
+    flip_tta=False,
     precision="float32",
     note=None,
-    calibration=Calibration(slope=1.5, bias=-0.25, threshold=0.4, unsure_low=0.3, unsure_high=0.6, sources=("a", "b")),
+    calibration=Calibration(
+        slope=1.5, bias=-0.25, threshold=0.4, abstention_low=0.3, abstention_high=0.6, sources=("a", "b")
+    ),
 )
 
 
@@ -76,7 +78,7 @@ def test_cell_differences_are_the_image_minus_its_doubled_half() -> None:
 
 def test_both_views_are_scored_by_the_mean_of_their_logits() -> None:
     model = build_network("residual", CHANNELS, 32, 0.9)
-    both = with_mirrored_view(model)
+    both = with_flip_tta(model)
     mirrored = IMAGES[:, :, ::-1]
     as_it_is, other = (np.log(model.predict_on_batch(view)) for view in (IMAGES, mirrored))
     mean = (as_it_is + other) / 2  # log-probabilities differ from logits by a constant, which the softmax drops
@@ -91,15 +93,15 @@ def test_what_mlflow_serves_averages_both_views_too() -> None:
 
     model = build_network("residual", CHANNELS, 32, 0.9)
     served = _with_mirrored_view(model).predict_on_batch(IMAGES)
-    np.testing.assert_allclose(served, with_mirrored_view(model).predict_on_batch(IMAGES), atol=1e-6)
+    np.testing.assert_allclose(served, with_flip_tta(model).predict_on_batch(IMAGES), atol=1e-6)
 
 
 def test_a_detector_scores_over_the_views_that_its_checkpoint_names(tmp_path: Path) -> None:
     model = build_network("residual", CHANNELS, 32, 0.9)
-    save_checkpoint(model, replace(FACTS, mirrored_view=True), tmp_path / "stage3.h5")
-    detector, _ = Detectors().load(tmp_path / "stage3.h5")
+    save_checkpoint(model, replace(FACTS, flip_tta=True), tmp_path / "stage3.h5")
+    detector, _ = ModelCache().load(tmp_path / "stage3.h5")
     np.testing.assert_allclose(
-        detector.predict_on_batch(IMAGES), with_mirrored_view(model).predict_on_batch(IMAGES), atol=1e-6
+        detector.predict_on_batch(IMAGES), with_flip_tta(model).predict_on_batch(IMAGES), atol=1e-6
     )
     trainable, _ = load_checkpoint(tmp_path / "stage3.h5")
     np.testing.assert_array_equal(trainable.predict_on_batch(IMAGES), model.predict_on_batch(IMAGES))
@@ -139,14 +141,14 @@ def test_a_checkpoint_trained_in_mixed_precision_loads_in_float32(tmp_path: Path
 
 def test_a_bad_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"stage1\.h5 is missing"):
-        read_facts(tmp_path / "stage1.h5")
+        read_metadata(tmp_path / "stage1.h5")
     (tmp_path / "text.h5").write_text("no weights")
     with pytest.raises(UserError, match=r"text\.h5 is not a checkpoint of this version"):
-        read_facts(tmp_path / "text.h5")
+        read_metadata(tmp_path / "text.h5")
     with h5py.File(tmp_path / "foreign.h5", "w") as file:
         file["weights"] = np.zeros(3)
     with pytest.raises(UserError, match=r"foreign\.h5 is not a checkpoint"):
-        read_facts(tmp_path / "foreign.h5")
+        read_metadata(tmp_path / "foreign.h5")
 
 
 def test_a_checkpoint_with_a_flipped_bit_is_refused_wherever_it_is(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from fakeface.data.audit.image_properties import FileFacts, measure_file
-from fakeface.data.audit.shortcut_probe import KINDS, shortcut_score
+from fakeface.data.audit.image_properties import FileProperties, measure_file
+from fakeface.data.audit.shortcut_probe import KINDS, probe_shortcut
 from tests.support.project import PROJECT
 
 SAMPLE = PROJECT / "sample"
@@ -39,7 +39,7 @@ def manifest() -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def measured(manifest: list[dict[str, str]]) -> dict[str, FileFacts]:
+def measured(manifest: list[dict[str, str]]) -> dict[str, FileProperties]:
     return {row["path"]: measure_file((SAMPLE / row["path"]).read_bytes()) for row in manifest}
 
 
@@ -99,14 +99,14 @@ def test_the_sample_stays_small() -> None:
 @pytest.mark.parametrize("sources", [STAGES, HELD_OUT], ids=["stages", "held out"])
 @pytest.mark.parametrize("evidence", EVIDENCE)
 def test_no_shortcut_tells_the_classes_apart(
-    manifest: list[dict[str, str]], measured: dict[str, FileFacts], sources: tuple[str, ...], evidence: str
+    manifest: list[dict[str, str]], measured: dict[str, FileProperties], sources: tuple[str, ...], evidence: str
 ) -> None:
     rows = [row for row in manifest if row["source"] in sources]
     values = np.array([[getattr(measured[row["path"]], fact) for fact in EVIDENCE[evidence]] for row in rows])
     fake = np.array([row["label"] == "fake" for row in rows])
     assert 0.3 < fake.mean() < 0.9
     scene = [row["near_duplicate_group"] or row["sha256"] for row in rows]
-    score = shortcut_score(values, fake, scene)
+    score = probe_shortcut(values, fake, scene)
     assert score is not None
     assert score.auc < 0.6
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fakeface.metrics.classification import evaluation_report
+from fakeface.metrics.classification import report_evaluation
 from fakeface.reporting import metric_plots
 from fakeface.visualization.style import SERIES
 
@@ -33,12 +33,12 @@ Draw = Callable[[Path, str], None]
 
 
 def draw_all_bars(path: Path, note: str) -> None:
-    report = evaluation_report(SOURCES, LABELS, SCORES, 0.5)
+    report = report_evaluation(SOURCES, LABELS, SCORES, 0.5)
     metric_plots.draw_generalization({"stage1": report, "stage2": report}, path, note)
 
 
 def draw_scores(path: Path, note: str) -> None:
-    metric_plots.draw_score_distributions(SOURCES, LABELS, SCORES, 0.5, path, note, unsure_band=(0.4, 0.6))
+    metric_plots.draw_score_distributions(SOURCES, LABELS, SCORES, 0.5, path, note, abstention_band=(0.4, 0.6))
 
 
 DRAWINGS: dict[str, Draw] = {
@@ -92,8 +92,8 @@ def test_no_note_leaves_no_box(tmp_path: Path) -> None:
 
 def test_reference_lines_stand_at_the_seeds_and_the_humans_accuracy(tmp_path: Path) -> None:
     # All answers wrong: no bar hides a line. A line's rows are those dark over a large part of the width.
-    report = evaluation_report(["lfw", "stylegan"] * 5, [0, 1] * 5, [1.0, 0.0] * 5, 0.5)
-    report["generalization"]["constant_answer_accuracy"] = None
+    report = report_evaluation(["lfw", "stylegan"] * 5, [0, 1] * 5, [1.0, 0.0] * 5, 0.5)
+    report["generalization"]["majority_class_accuracy"] = None
     for row in report["sources"].values():
         row.pop("interval")
     metric_plots.draw_generalization({"stage1": report}, tmp_path / "bars.png")
@@ -108,7 +108,7 @@ def test_bars_follow_the_accuracy(tmp_path: Path) -> None:
     heights = []
     for wrong in (0, 5):
         scores = [1.0] * wrong + [0.0] * (10 - wrong) + [1.0] * 10
-        report = evaluation_report(["lfw"] * 10 + ["stylegan"] * 10, [0] * 10 + [1] * 10, scores, 0.5)
+        report = report_evaluation(["lfw"] * 10 + ["stylegan"] * 10, [0] * 10 + [1] * 10, scores, 0.5)
         metric_plots.draw_generalization({"stage1": report}, tmp_path / "bars.png")
         lfw = pixels(tmp_path / "bars.png")[:, 480:600]  # the third of four groups
         blue = [int(SERIES[0][i : i + 2], 16) for i in (1, 3, 5)]
@@ -118,7 +118,7 @@ def test_bars_follow_the_accuracy(tmp_path: Path) -> None:
 
 def test_one_class_can_be_drawn(tmp_path: Path) -> None:
     labels, scores = [0] * 5, [0.0, 0.2, 0.5, 0.7, 1.0]
-    report = evaluation_report(["lfw"] * 5, labels, scores, 0.5)
+    report = report_evaluation(["lfw"] * 5, labels, scores, 0.5)
     metric_plots.draw_generalization({"stage1": report}, tmp_path / "bars.png", "one class")
     metric_plots.draw_confusion(labels, scores, 0.5, tmp_path / "confusion.png")
     metric_plots.draw_roc({"stage1": (labels, scores)}, tmp_path / "roc.png")
@@ -131,7 +131,7 @@ def test_one_class_can_be_drawn(tmp_path: Path) -> None:
 
 def test_many_stages_and_sources_still_fit(tmp_path: Path) -> None:
     sources = [f"a source with a long name {i}" for i in range(10)]
-    report = evaluation_report(sources * 4, ([0] * 5 + [1] * 5) * 4, [0.3] * 20 + [0.9] * 20, 0.5)
+    report = report_evaluation(sources * 4, ([0] * 5 + [1] * 5) * 4, [0.3] * 20 + [0.9] * 20, 0.5)
     metric_plots.draw_generalization(
         {f"stage{i}": report for i in (1, 2, 3)}, tmp_path / "bars.png", "synthetic sample"
     )

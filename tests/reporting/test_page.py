@@ -20,14 +20,14 @@ from click.testing import CliRunner
 from PIL import Image
 
 from fakeface.cli import main
-from fakeface.config.params import Pair, experiment_parameters, load_params
+from fakeface.config.params import Pair, list_experiment_parameters, load_params
 from fakeface.constants import STAGES
 from fakeface.data.image_store import StoredImage, write_store
 from fakeface.evaluation.predictions import Evaluation, ScoredSet
-from fakeface.evaluation.results import evaluation_metrics
+from fakeface.evaluation.results import compute_evaluation_metrics
 from fakeface.metrics.calibration import Calibration
-from fakeface.reporting.hard_examples import hardest_mistakes
-from fakeface.reporting.results_reader import ReportedScores
+from fakeface.reporting.hard_examples import find_hardest_mistakes
+from fakeface.reporting.results_reader import SetScores
 from fakeface.system.serialization import write_json, write_rows
 from tests.support.browser import browser
 from tests.support.project import PROJECT
@@ -93,7 +93,7 @@ def make(folder: Path, faces: list[tuple[str, str, int, float]], mistakes: int) 
         {stage: np.array(scores) for stage in STAGES},
     )
     evaluation = Evaluation(
-        heldout, dict.fromkeys(STAGES, own), dict.fromkeys(STAGES, Calibration(threshold=THRESHOLD, unsure_low=0.3))
+        heldout, dict.fromkeys(STAGES, own), dict.fromkeys(STAGES, Calibration(threshold=THRESHOLD, abstention_low=0.3))
     )
     both = len(set(labels)) == 2
     robustness = [
@@ -103,7 +103,7 @@ def make(folder: Path, faces: list[tuple[str, str, int, float]], mistakes: int) 
         for name, value in (("none", 0.9), ("blur 3", 0.52), ("equalised", 0.7))
     ]
     pairs = {"the_pair": Pair(real=[CAMERA], fake=[GENERATOR])}
-    metrics = {"recipe": "default", "profile": "own", "note": "drawn & small"} | evaluation_metrics(
+    metrics = {"recipe": "default", "profile": "own", "note": "drawn & small"} | compute_evaluation_metrics(
         evaluation, pairs, robustness, 20, 0
     )
     leave(folder, evaluation, metrics, robustness)
@@ -141,8 +141,8 @@ def leave(folder: Path, evaluation: Evaluation, metrics: Mapping[str, Any], robu
     write_json(reports / "data" / "split.json", {"images": 23, "sources": sources})
     params = load_params(folder / "params.yaml")
     run = {
-        "parameters": experiment_parameters(params),
-        "stages": {stage: params.stage_settings(stage).model_dump() for stage in STAGES},
+        "parameters": list_experiment_parameters(params),
+        "stages": {stage: params.get_stage_config(stage).model_dump() for stage in STAGES},
         "device": "a processor",
         "precision": "float32",
         "versions": {"Python": "3.11"},
@@ -175,7 +175,7 @@ def test_the_sentence_tells_what_metrics_json_has(made: Made) -> None:
         "Of 18 held-out faces (drawn & small) that no training has seen, the detector judged "
         f"{percent(pooled['accuracy'])} rightly (95 % interval {percent(interval['low'])} to "
         f"{percent(interval['high'])}); answering the same for every face would get "
-        f"{percent(pooled['constant_answer_accuracy'])}."
+        f"{percent(pooled['majority_class_accuracy'])}."
     ) in made.words
     assert f"the balanced accuracy, is {percent(pooled['balanced_accuracy'])}" in made.words
     assert "4 of 18 answers are wrong: 2 real faces called fake, and 2 fakes called real." in made.words
@@ -200,10 +200,10 @@ def test_the_mistakes_are_the_most_confident_ones_in_their_order_with_their_own_
 
 def test_equally_confident_mistakes_come_by_path_and_a_score_at_the_threshold_is_fake() -> None:
     scores = dict.fromkeys(STAGES, np.array([0.9, 0.1, 0.9, 0.5, 0.5]))
-    faces = ReportedScores(["b", "c", "a", "d", "e"], ["s"] * 5, np.array([0, 1, 0, 0, 1]), scores)
-    found = hardest_mistakes(faces, "stage3", 0.5, 12)
+    faces = SetScores(["b", "c", "a", "d", "e"], ["s"] * 5, np.array([0, 1, 0, 0, 1]), scores)
+    found = find_hardest_mistakes(faces, "stage3", 0.5, 12)
     assert [(each.path, each.answer) for each in found] == [("a", "fake"), ("b", "fake"), ("c", "real"), ("d", "fake")]
-    assert hardest_mistakes(faces, "stage3", 0.5, 2) == found[:2]
+    assert find_hardest_mistakes(faces, "stage3", 0.5, 2) == found[:2]
 
 
 def test_every_part_of_the_page_is_there(made: Made) -> None:

@@ -18,9 +18,9 @@ from typing import Any
 from fakeface.config.params import load_params
 from fakeface.data.image_store import open_store
 from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
-from fakeface.system.errors import one_sentence_errors
+from fakeface.system.errors import exit_on_user_error
 from fakeface.training.fit import write_history
-from fakeface.training.resume import saved_training
+from fakeface.training.resume import open_training_state
 from fakeface.training.train_stage import train_stage
 
 quiet_tensorflow()
@@ -41,7 +41,7 @@ def signal_in_step(number: signal.Signals, step: int) -> None:
     from fakeface.training import callbacks
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell has its jobs in the background ignore
-    before, left = callbacks.Reporter.on_train_batch_end, step
+    before, left = callbacks.MetricsRecorder.on_train_batch_end, step
 
     def end_of_step(reporter: Any, batch: int, logs: Any = None) -> None:
         nonlocal left
@@ -50,7 +50,7 @@ def signal_in_step(number: signal.Signals, step: int) -> None:
             os.kill(os.getpid(), number)
         before(reporter, batch, logs)
 
-    setattr(callbacks.Reporter, "on_train_batch_end", end_of_step)  # noqa: B010 - mypy refuses an assignment
+    setattr(callbacks.MetricsRecorder, "on_train_batch_end", end_of_step)  # noqa: B010 - mypy refuses an assignment
 
 
 def train_mirrored(history: Path) -> None:
@@ -66,13 +66,13 @@ def train_mirrored(history: Path) -> None:
     stores = {"stage1": open_store(Path("datasets/split/stage1"))}
     two = Distribution(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
     signal_in_step(signal.SIGINT, 7)
-    with saved_training(Path("training"), "stage1") as saved:
+    with open_training_state(Path("training"), "stage1") as saved:
         try:
             train_stage(params, "stage1", stores, None, "float32", [], saved, two)
         except KeyboardInterrupt:
             trained = train_stage(params, "stage1", stores, None, "float32", [], saved, two)
     write_history(trained.fit.history, history)
-    with saved_training(Path("training"), "diverging") as saved:
+    with open_training_state(Path("training"), "diverging") as saved:
         train_stage(load_params(Path("diverging.yaml")), "stage1", stores, None, "float32", [], saved, two)
 
 
@@ -80,7 +80,7 @@ if __name__ == "__main__":
     from fakeface.models.networks import NETWORKS
 
     NETWORKS["residual"] = small_features
-    with one_sentence_errors():
+    with exit_on_user_error():
         if sys.argv[1] == "mirrored":
             train_mirrored(Path("mirrored.csv"))
         else:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fakeface.system.archives import Limits, archive_kind, check_readable, read_record, unpack
+from fakeface.system.archives import Limits, check_readable, detect_archive_kind, read_record, unpack
 from fakeface.system.errors import UserError
 
 GIB = 1 << 30
@@ -275,7 +275,7 @@ def test_a_changed_byte_in_a_zip_is_noticed(tmp_path: Path) -> None:
 def test_a_web_page_and_a_locked_zip_are_refused(tmp_path: Path) -> None:
     page = tmp_path / "page.zip"
     page.write_text("<html>Please log in</html>")
-    assert archive_kind(page) is None
+    assert detect_archive_kind(page) is None
     refused(page, "not a zip or tar archive")
     locked = make_zip(tmp_path / "locked.zip", {"a.jpg": b"1"})
     content = bytearray(locked.read_bytes())

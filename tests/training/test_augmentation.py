@@ -26,7 +26,7 @@ quiet_tensorflow()
 import tensorflow as tf  # noqa: E402
 
 from fakeface.training.augmentation import tensor_ops  # noqa: E402
-from fakeface.training.augmentation.pipeline import around_the_middle, build_augmentation  # noqa: E402
+from fakeface.training.augmentation.pipeline import build_augmentation, center_transform  # noqa: E402
 
 Images = npt.NDArray[Any]
 SIZE = 64
@@ -264,7 +264,7 @@ def test_warp_equals_imagedatagenerators_affine(theta: float, tx: float, ty: flo
     ]
     cos, sin = np.cos(np.deg2rad(theta)), np.sin(np.deg2rad(theta))
     matrix = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ np.array([[1, 0, tx], [0, 1, ty], [0, 0, 1]])
-    matrices = around_the_middle(tf.constant([matrix, matrix]), tf.constant(images.shape))
+    matrices = center_transform(tf.constant([matrix, matrix]), tf.constant(images.shape))
     assert distance(tensor_ops.warp(tf.constant(images), matrices), expected) < 0.01
     # OpenCV rounds positions to 1/32 pixel, so an error is at most 1/32 of the step between two neighbouring pixels.
     steepest = max(np.abs(np.diff(images, axis=1)).max(), np.abs(np.diff(images, axis=2)).max())
@@ -336,7 +336,7 @@ def test_no_step_leaves_the_images_alone() -> None:
 
 
 def test_a_step_that_is_switched_off_leaves_the_draws_of_the_others_as_they_were() -> None:
-    off: dict[str, Any] = {"op": "framing", "low": 0.5, "probability": 0.0}
+    off: dict[str, Any] = {"op": "random_zoom", "low": 0.5, "probability": 0.0}
     on: list[dict[str, Any]] = [{"op": "flip"}, {"op": "brightness"}]
     expected = run_eagerly(on, photos())
     np.testing.assert_array_equal(run_eagerly([on[0], off, on[1]], photos()), expected)
@@ -399,20 +399,20 @@ def test_rotate_and_shift_make_one_rotation_then_shift_in_their_ranges(backend: 
 
 @pytest.mark.parametrize("backend", ["opencv", "tensorflow"])
 def test_framing_zooms_in_within_its_range_and_stays_centred_unless_asked(backend: str) -> None:
-    step = {"op": "framing", "low": 0.6, "high": 0.9, "backend": backend}
+    step = {"op": "random_zoom", "low": 0.6, "high": 0.9, "backend": backend}
     linear, offsets = sampled_positions([step], 100)
     assert linear[:, 0, 0] == pytest.approx(linear[:, 1, 1], abs=0.01)
     assert linear[:, 0, 0].min() == pytest.approx(0.6, abs=0.05)
     assert linear[:, 0, 0].max() == pytest.approx(0.9, abs=0.05)
     assert np.abs(offsets).max() < 0.05
-    linear, offsets = sampled_positions([{**step, "off_centre": 1.0}], 100)
+    linear, offsets = sampled_positions([{**step, "max_offset": 1.0}], 100)
     assert (np.abs(offsets) <= (1 - linear[:, :1, 0]) * 65 / 2 + 0.1).all()  # never leaves the picture
     assert np.abs(offsets).max() > 6
 
 
 @pytest.mark.parametrize("backend", ["opencv", "tensorflow"])
 def test_framing_above_one_makes_the_picture_smaller_and_repeats_its_border(backend: str) -> None:
-    step = {"op": "framing", "low": 1.25, "high": 1.25, "backend": backend}
+    step = {"op": "random_zoom", "low": 1.25, "high": 1.25, "backend": backend}
     images = np.zeros((2, 65, 65, 3), np.uint8)
     images[:, 1:-1, 1:-1] = 200  # a black frame one pixel wide
     smaller = run_eagerly([step], images)
@@ -441,14 +441,14 @@ from fakeface.models.device import quiet_tensorflow
 quiet_tensorflow()
 import numpy as np, tensorflow as tf
 from fakeface.training.augmentation.pipeline import build_augmentation
-from fakeface.data.image_pool import pool_of
-from fakeface.data.input_pipeline import training_dataset
+from fakeface.data.image_pool import gather_pool
+from fakeface.data.input_pipeline import build_training_dataset
 from fakeface.data.image_store import Store
 names = np.full(64, "train")
-pool = pool_of([Store(np.zeros((64, 64, 64, 3), np.uint8), np.zeros(64, np.uint8), names, names, names)], "train")
+pool = gather_pool([Store(np.zeros((64, 64, 64, 3), np.uint8), np.zeros(64, np.uint8), names, names, names)], "train")
 build_augmentation([{"op": "gaussian_filter2d"}], 1)(pool.take(np.arange(64)), [0, 0])
 augment = build_augmentation([{"op": "jpeg_compression"}], 1)
-batches = iter(training_dataset(pool, augment, 64, 10**4, range(10**4), "none", seed=1).prefetch(20))
+batches = iter(build_training_dataset(pool, augment, 64, 10**4, range(10**4), "none", seed=1).prefetch(20))
 next(batches)
 next(batches)
 """

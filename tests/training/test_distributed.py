@@ -30,17 +30,17 @@ import yaml
 
 from fakeface.config.params import load_params
 from fakeface.constants import HISTORY_COLUMNS
-from fakeface.data.image_pool import pool_of
+from fakeface.data.image_pool import gather_pool
 from fakeface.data.image_store import StoredImage, open_store, write_store
-from fakeface.data.input_pipeline import Share, scoring_dataset, training_dataset
+from fakeface.data.input_pipeline import BatchShard, build_scoring_dataset, build_training_dataset
 from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.models.networks import NETWORKS
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import read_rows
-from fakeface.training.distributed.cluster import Cluster, cluster_of
-from fakeface.training.distributed.strategy import gpus_for
+from fakeface.training.distributed.cluster import Cluster, read_cluster
+from fakeface.training.distributed.strategy import count_usable_gpus
 from fakeface.training.fit import write_history
-from fakeface.training.resume import SavedTraining
+from fakeface.training.resume import TrainingState
 from fakeface.training.train_stage import train_stage
 from tests.support.distributed_worker import small_features
 from tests.support.project import PROJECT
@@ -221,7 +221,7 @@ def test_two_machines_say_where_the_loss_was_lost_and_keep_the_last_good_state(m
     assert re.fullmatch(LOST + SMALLER, of_helper.said), of_helper.said
     kept = re.fullmatch(LOST + LAST_GOOD + SMALLER, of_chief.said)
     assert kept, of_chief.said
-    assert SavedTraining((chief / kept[2]).parent).progress.epoch == 1
+    assert TrainingState((chief / kept[2]).parent).progress.epoch == 1
 
 
 @pytest.mark.slow
@@ -237,7 +237,7 @@ def test_two_gpus_train_as_one_go_on_where_they_stopped_and_say_where_the_loss_w
     assert process.returncode == 1, printed
     kept = re.fullmatch(LOST + LAST_GOOD + SMALLER, printed.splitlines()[-1])
     assert kept, printed
-    assert SavedTraining((folder / kept[2]).parent).progress.epoch == 1
+    assert TrainingState((folder / kept[2]).parent).progress.epoch == 1
 
 
 @pytest.mark.slow
@@ -275,7 +275,7 @@ def test_a_port_that_another_program_has_is_named() -> None:
 def test_the_parts_of_a_batch_are_the_whole_batch(machine: Path) -> None:
     from fakeface.training.augmentation.pipeline import build_augmentation
 
-    pool = pool_of([open_store(machine / "datasets/split/stage1")], "train")
+    pool = gather_pool([open_store(machine / "datasets/split/stage1")], "train")
     steps: list[dict[str, Any]] = [
         {"op": "rotate", "degrees": 20},
         {"op": "flip"},
@@ -283,20 +283,21 @@ def test_the_parts_of_a_batch_are_the_whole_batch(machine: Path) -> None:
     ]
     augment = build_augmentation(steps, 1)
     made = (pool, augment, 8, 4, range(1, 3), "source", 5)
-    whole = [np.asarray(images) for images, _ in training_dataset(*made)]
-    shares = [Share(first=0, count=1, of=4), Share(first=1, count=3, of=4)]
-    one, three = ([np.asarray(images) for images, _ in training_dataset(*made, share=share)] for share in shares)
+    whole = [np.asarray(images) for images, _ in build_training_dataset(*made)]
+    shares = [BatchShard(first=0, count=1, of=4), BatchShard(first=1, count=3, of=4)]
+    one, three = ([np.asarray(images) for images, _ in build_training_dataset(*made, share=share)] for share in shares)
     parts = [np.concatenate([one[step], *three[3 * step : 3 * step + 3]]) for step in range(len(whole))]
     np.testing.assert_array_equal(parts, whole)
 
 
 def test_the_parts_of_what_is_scored_are_the_whole(machine: Path) -> None:
-    pool = pool_of([open_store(machine / "datasets/split/stage1")], "valid")
+    pool = gather_pool([open_store(machine / "datasets/split/stage1")], "valid")
     counts = [
-        [len(images) for images, _ in scoring_dataset(pool, 7, Share(first=first, count=1, of=3))] for first in range(3)
+        [len(images) for images, _ in build_scoring_dataset(pool, 7, BatchShard(first=first, count=1, of=3))]
+        for first in range(3)
     ]
     assert counts == [[3, 3, 2], [2, 2, 2], [2, 2, 2]]
-    parts = [list(scoring_dataset(pool, 7, Share(first, 1, 3))) for first in range(3)]
+    parts = [list(build_scoring_dataset(pool, 7, BatchShard(first, 1, 3))) for first in range(3)]
     labels = np.concatenate([np.concatenate([labels for _, labels in step]) for step in zip(*parts, strict=True)])
     np.testing.assert_array_equal(labels, pool.labels)
 
@@ -312,18 +313,18 @@ def test_the_parts_of_what_is_scored_are_the_whole(machine: Path) -> None:
 )
 def test_a_bad_tf_config_is_refused(tf_config: str, says: str) -> None:
     with pytest.raises(UserError, match=says):
-        cluster_of({"TF_CONFIG": tf_config})
+        read_cluster({"TF_CONFIG": tf_config})
 
 
 def test_the_chief_is_the_task_chief_or_the_first_worker() -> None:
     cluster = {"chief": ["a:1"], "worker": ["b:1", "c:1"]}
-    found = cluster_of({"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}})})
+    found = read_cluster({"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": 1}})})
     assert found is not None
     assert (found.chief, found.number, found.is_chief) == ("a:1", 2, False)
     one = {"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0}}
-    assert cluster_of({"TF_CONFIG": json.dumps(one)}) is None
-    assert cluster_of({}) is None
+    assert read_cluster({"TF_CONFIG": json.dumps(one)}) is None
+    assert read_cluster({}) is None
 
 
 def test_a_batch_goes_to_as_many_gpus_as_divide_it() -> None:
-    assert [gpus_for(64, gpus) for gpus in (0, 1, 2, 3, 8)] == [0, 1, 2, 2, 8]
+    assert [count_usable_gpus(64, gpus) for gpus in (0, 1, 2, 3, 8)] == [0, 1, 2, 2, 8]

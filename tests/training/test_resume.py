@@ -18,9 +18,9 @@ import pytest
 from fakeface.config.params import Params, load_params
 from fakeface.data.image_store import Store
 from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
-from fakeface.system.errors import UserError, one_sentence_errors
-from fakeface.training.resume import KEPT, Progress, remove_finished, saved_training
-from fakeface.training.stage_fingerprint import stage_digest
+from fakeface.system.errors import UserError, exit_on_user_error
+from fakeface.training.resume import KEPT, Progress, open_training_state, remove_finished
+from fakeface.training.stage_fingerprint import compute_stage_digest
 from tests.support.project import PROJECT
 
 SIZE, EPOCHS = 32, 4
@@ -99,7 +99,7 @@ def train(folder: Path, recipe: str, last_moment: int) -> None:
     from fakeface.training.train_stage import train_stage
 
     stores = {"stage1": noise(4, moments), "stage2": noise(5, moments)}
-    with saved_training(folder, "stage2") as saved:
+    with open_training_state(folder, "stage2") as saved:
         trained = train_stage(params, "stage2", stores, None, "float32", saved=saved)
         write_history(trained.fit.history, folder / "history.csv")
         save_checkpoint(trained.model, trained.facts, folder / "stage2.h5")
@@ -135,12 +135,12 @@ def test_a_training_killed_at_random_moments_ends_with_the_bytes_of_one_in_one_g
     moments = np.random.default_rng(seed).integers(bounds[:-1], bounds[1:]).tolist()
     told = f"killed at the moments {moments} of {there_are}; {SEED_NAME}={seed} draws them again"
     for moment in moments:
-        with saved_training(cut, "stage2") as saved:
+        with open_training_state(cut, "stage2") as saved:
             behind = saved.progress.epoch * there_are // EPOCHS
         assert train_in_a_process(cut, recipe, max(1, moment - behind)) == -signal.SIGKILL, told
     assert train_in_a_process(cut, recipe) == 0, told
     assert result(cut) == result(whole), told
-    with saved_training(cut, "stage2") as saved:
+    with open_training_state(cut, "stage2") as saved:
         rates = [row["lr"] for row in saved.progress.history]
     assert rates[-1] < rates[0]
 
@@ -155,7 +155,7 @@ def values() -> dict[str, object]:
 def save_and_die(folder: Path, moment: int) -> None:
     import tensorflow as tf
 
-    with saved_training(folder, "stage1") as saved:
+    with open_training_state(folder, "stage1") as saved:
         saved.save({"weights": tf.Variable([1.0, 1.0])}, Progress(1))
         Moments(moment).watch_files(saved.folder)
         saved.save({"weights": tf.Variable([2.0, 2.0])}, Progress(2))
@@ -168,7 +168,7 @@ def test_a_kill_within_a_save_costs_no_epoch_before_it(tmp_path: Path, values: d
         process.start()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-        with saved_training(folder, "stage1") as saved:
+        with open_training_state(folder, "stage1") as saved:
             saved.restore(values)
             assert saved.progress.epoch in (1, 2)
             assert np.array(values["weights"]).tolist() == [saved.progress.epoch] * 2
@@ -179,21 +179,21 @@ def test_a_kill_within_a_save_costs_no_epoch_before_it(tmp_path: Path, values: d
 def test_a_damaged_epoch_is_not_taken_up(
     tmp_path: Path, values: dict[str, object], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with saved_training(tmp_path, "stage1") as saved:
+    with open_training_state(tmp_path, "stage1") as saved:
         saved.save(values, Progress(1))
         (data,) = saved.folder.glob("epoch-1/*.data*")
         data.write_bytes(data.read_bytes()[:-1] + b"!")
-    with saved_training(tmp_path, "stage1") as again:
+    with open_training_state(tmp_path, "stage1") as again:
         assert again.progress == Progress()
     assert "epoch-1 is damaged" in capsys.readouterr().err
 
 
 def test_two_processes_of_one_training_keep_out_of_each_others_way(tmp_path: Path, values: dict[str, object]) -> None:
-    with saved_training(tmp_path, "stage1") as first, saved_training(tmp_path, "stage1") as second:
+    with open_training_state(tmp_path, "stage1") as first, open_training_state(tmp_path, "stage1") as second:
         first.save(values, Progress(1))
         assert second.progress.epoch == 0
         second.save(values, Progress(2))
-    with saved_training(tmp_path, "stage1") as later:
+    with open_training_state(tmp_path, "stage1") as later:
         assert later.progress.epoch == 1
 
 
@@ -202,7 +202,7 @@ def test_a_finished_training_is_removed_once_its_checkpoint_is_read(tmp_path: Pa
     checkpoint.write_bytes(b"weights")
     other.write_bytes(b"other weights")
     folder = tmp_path / "training"
-    with saved_training(folder, "stage1") as saved:
+    with open_training_state(folder, "stage1") as saved:
         saved.save(values, Progress(1))
         saved.finish(checkpoint)
     remove_finished(folder, other)
@@ -213,7 +213,7 @@ def test_a_finished_training_is_removed_once_its_checkpoint_is_read(tmp_path: Pa
 
 def test_unfinished_trainings_do_not_fill_the_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(KEPT + 2):
-        with saved_training(tmp_path, f"stage1-{number}x") as saved:
+        with open_training_state(tmp_path, f"stage1-{number}x") as saved:
             pass
         os.utime(saved.folder, (number, number))
     kept = {path.name for path in tmp_path.iterdir() if path.is_dir()}
@@ -227,30 +227,30 @@ def test_a_training_of_other_settings_images_or_code_is_another_one(tmp_path: Pa
     code, sums = tmp_path / "src/fakeface/models/networks.py", tmp_path / "datasets/split/stage2/store.json"
     for path in (code, sums):
         path.parent.mkdir(parents=True)
-    first = stage_digest(tmp_path, "train_stage2")
+    first = compute_stage_digest(tmp_path, "train_stage2")
     digests = {first}
     code.write_text("x = 1\n")
-    digests.add(stage_digest(tmp_path, "train_stage2"))
+    digests.add(compute_stage_digest(tmp_path, "train_stage2"))
     sums.write_text("{}")
-    digests.add(stage_digest(tmp_path, "train_stage2"))
+    digests.add(compute_stage_digest(tmp_path, "train_stage2"))
     settings = (tmp_path / "params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(settings.replace("stage2: {lr: null", "stage2: {lr: 0.5"))
-    digests.add(stage_digest(tmp_path, "train_stage2"))
-    digests.add(stage_digest(tmp_path, "train_stage2", "gpu"))
+    digests.add(compute_stage_digest(tmp_path, "train_stage2"))
+    digests.add(compute_stage_digest(tmp_path, "train_stage2", "gpu"))
     assert len(digests) == 5
     (tmp_path / "params.yaml").write_text(settings.replace("bootstrap: 1000", "bootstrap: 10"))
-    assert stage_digest(tmp_path, "train_stage2") in digests
+    assert compute_stage_digest(tmp_path, "train_stage2") in digests
 
 
 def test_a_training_that_lost_its_loss_is_not_repeated_for_ever(tmp_path: Path, values: dict[str, object]) -> None:
-    with saved_training(tmp_path, "stage1") as saved:
+    with open_training_state(tmp_path, "stage1") as saved:
         saved.save(values, Progress(3))
-        saved.note_divergence("stage1: the loss is nan in epoch 4, step 7", "try a smaller rate")
-    with saved_training(tmp_path, "stage1") as again:
+        saved.record_divergence("stage1: the loss is nan in epoch 4, step 7", "try a smaller rate")
+    with open_training_state(tmp_path, "stage1") as again:
         with pytest.raises(UserError, match=r"epoch 4, step 7; .*try a smaller rate; .*delete \S+\.$") as refused:
-            again.refuse_known_divergence()
+            again.check_known_divergence()
         Path(str(refused.value).rsplit(maxsplit=1)[-1].removesuffix(".")).unlink()
-        again.refuse_known_divergence()
+        again.check_known_divergence()
         assert again.progress.epoch == 3
 
 
@@ -258,7 +258,7 @@ def test_a_training_that_lost_its_loss_is_not_repeated_for_ever(tmp_path: Path, 
 def test_a_signals_end_is_one_sentence_and_keeps_its_code(
     code: int, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as end, one_sentence_errors():
+    with pytest.raises(SystemExit) as end, exit_on_user_error():
         raise SystemExit(code)
     assert end.value.code == code
     error = capsys.readouterr().err

@@ -15,19 +15,24 @@ import pytest
 
 from fakeface.config.params import Params, load_params
 from fakeface.constants import STAGES
-from fakeface.data.image_pool import pool_of
+from fakeface.data.image_pool import gather_pool
 from fakeface.data.image_store import Store
-from fakeface.data.input_pipeline import epoch_batches, scoring_dataset, stage_seed, training_dataset
+from fakeface.data.input_pipeline import (
+    build_scoring_dataset,
+    build_training_dataset,
+    derive_stage_seed,
+    draw_epoch_batches,
+)
 from fakeface.evaluation.predictions import evaluate_checkpoints
 from fakeface.inference.scoring import score_pool
 from fakeface.metrics.calibration import Calibration, fit_calibration
-from fakeface.models.checkpoints import Detectors, save_checkpoint
+from fakeface.models.checkpoints import ModelCache, save_checkpoint
 from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
-from fakeface.models.networks import build_network, with_mirrored_view
+from fakeface.models.networks import build_network, with_flip_tta
 from fakeface.system.errors import UserError
 from fakeface.training.fit import compile_for_training, fit_stage, write_history
-from fakeface.training.resume import saved_training
-from fakeface.training.train_stage import TrainedStage, build_arguments, train_stage
+from fakeface.training.resume import open_training_state
+from fakeface.training.train_stage import TrainedStage, list_network_arguments, train_stage
 from tests.support.project import PROJECT
 
 quiet_tensorflow()
@@ -94,18 +99,18 @@ def test_weight_decay_takes_its_share_times_the_rate_off_each_weight_beside_adam
 
 
 def test_every_image_comes_once_an_epoch() -> None:
-    pool = pool_of([faces(160, 0)], "train")
-    batches = epoch_batches(pool, 16, 5, "none", seed=1, epoch=0)
+    pool = gather_pool([faces(160, 0)], "train")
+    batches = draw_epoch_batches(pool, 16, 5, "none", seed=1, epoch=0)
     assert batches.shape == (5, 16)
     assert sorted(batches.ravel().tolist()) == list(range(80))
-    assert batches.tolist() == epoch_batches(pool, 16, 5, "none", seed=1, epoch=0).tolist()
-    assert batches.tolist() != epoch_batches(pool, 16, 5, "none", seed=1, epoch=1).tolist()
+    assert batches.tolist() == draw_epoch_batches(pool, 16, 5, "none", seed=1, epoch=0).tolist()
+    assert batches.tolist() != draw_epoch_batches(pool, 16, 5, "none", seed=1, epoch=1).tolist()
 
 
 def test_balance_gives_each_class_half_and_each_source_its_share() -> None:
     small = faces(16, 1, ("phone", "generator"))
-    pool = pool_of([faces(160, 0), small], "train")
-    drawn = epoch_batches(pool, 16, 10, "source", seed=1, epoch=0)
+    pool = gather_pool([faces(160, 0), small], "train")
+    drawn = draw_epoch_batches(pool, 16, 10, "source", seed=1, epoch=0)
     assert (pool.labels[drawn].sum(axis=1) == 8).all()
     names, counts = np.unique(pool.sources[drawn], return_counts=True)
     assert dict(zip(names.tolist(), counts.tolist(), strict=True)) == {"camera": 40, "generator": 80, "phone": 40}
@@ -113,7 +118,7 @@ def test_balance_gives_each_class_half_and_each_source_its_share() -> None:
 
 def test_a_pool_takes_images_from_the_store_they_are_in() -> None:
     first, second = faces(16, 0), faces(16, 1)
-    pool = pool_of([first, second], "valid")
+    pool = gather_pool([first, second], "valid")
     taken = pool.take(np.array([5, 0]))
     np.testing.assert_array_equal(taken[0], second.images[second.select("valid")[1]])
     np.testing.assert_array_equal(taken[1], first.images[first.select("valid")[0]])
@@ -127,9 +132,9 @@ def test_a_later_start_sees_what_an_uninterrupted_training_sees() -> None:
         noise = tf.random.stateless_uniform(tf.shape(images), tf.cast(key, tf.int32), 0, 9, tf.int32)
         return tf.cast(images, tf.int32) + noise
 
-    pool = pool_of([faces(160, 0)], "train")
-    whole = list(training_dataset(pool, augment, 16, 5, range(3), "source", seed=4))
-    resumed = list(training_dataset(pool, augment, 16, 5, range(2, 3), "source", seed=4))
+    pool = gather_pool([faces(160, 0)], "train")
+    whole = list(build_training_dataset(pool, augment, 16, 5, range(3), "source", seed=4))
+    resumed = list(build_training_dataset(pool, augment, 16, 5, range(2, 3), "source", seed=4))
     assert len(whole) == 15
     for (images, labels), (again, labels_again) in zip(whole[10:], resumed, strict=True):
         np.testing.assert_array_equal(images, again)
@@ -138,44 +143,44 @@ def test_a_later_start_sees_what_an_uninterrupted_training_sees() -> None:
 
 def test_no_two_stages_draw_alike(stores: dict[str, Store]) -> None:
     params = small_params().model_copy(update={"epochs": 1})
-    pools = pool_of([stores["stage1"]], "train"), pool_of([stores["stage1"]], "valid")
+    pools = gather_pool([stores["stage1"]], "train"), gather_pool([stores["stage1"]], "valid")
     losses = []
     for stage in ("stage1", "stage1", "stage2"):
         prepare_tensorflow("cpu", "float32", params.seed, deterministic=True)
-        model = build_network(*build_arguments(params))
+        model = build_network(*list_network_arguments(params))
         losses.append(fit_stage(model, params, stage, *pools).history[0]["loss"])
     assert losses[0] == losses[1] != losses[2]
-    assert len({stage_seed(seed, stage) for seed in (20, 21) for stage in STAGES}) == 2 * len(STAGES)
+    assert len({derive_stage_seed(seed, stage) for seed in (20, 21) for stage in STAGES}) == 2 * len(STAGES)
 
 
 def test_scoring_keeps_order_and_pixels() -> None:
-    pool = pool_of([faces(40, 3)], "test")
-    images = np.concatenate([images for images, _ in scoring_dataset(pool, 3)])
+    pool = gather_pool([faces(40, 3)], "test")
+    images = np.concatenate([images for images, _ in build_scoring_dataset(pool, 3)])
     np.testing.assert_array_equal(images, pool.take(np.arange(len(pool))))
 
 
 def test_tf_datas_tuner_is_off_in_both_datasets() -> None:
-    pool = pool_of([faces(40, 3)], "test")
-    batches = training_dataset(pool, lambda images, key: images, 4, 2, range(1), "none", seed=4)
-    assert [each.options().autotune.enabled for each in (batches, scoring_dataset(pool, 3))] == [False, False]
+    pool = gather_pool([faces(40, 3)], "test")
+    batches = build_training_dataset(pool, lambda images, key: images, 4, 2, range(1), "none", seed=4)
+    assert [each.options().autotune.enabled for each in (batches, build_scoring_dataset(pool, 3))] == [False, False]
 
 
 def test_a_stage_learns_and_is_calibrated(first_stage: TrainedStage, stores: dict[str, Store]) -> None:
     assert [row["epoch"] for row in first_stage.fit.history] == list(range(1, 11))
     assert first_stage.fit.history[-1]["loss"] < first_stage.fit.history[0]["loss"]
-    test = pool_of([stores["stage1"]], "test")
-    scores = score_pool(with_mirrored_view(first_stage.model), test, 16, "test")
+    test = gather_pool([stores["stage1"]], "test")
+    scores = score_pool(with_flip_tta(first_stage.model), test, 16, "test")
     calibration = first_stage.facts.calibration
     assert np.mean((calibration.apply(scores) >= calibration.threshold) == test.labels) > 0.85
     assert calibration.sources == ("camera", "generator")
-    assert calibration.n_real + calibration.n_fake == len(pool_of([stores["stage1"]], "valid"))
+    assert calibration.n_real + calibration.n_fake == len(gather_pool([stores["stage1"]], "valid"))
 
 
 def test_the_calibration_is_fitted_on_the_validation_images(
     first_stage: TrainedStage, stores: dict[str, Store]
 ) -> None:
-    validation = pool_of([stores["stage1"]], "valid")
-    scores = score_pool(with_mirrored_view(first_stage.model), validation, 32, "validation")
+    validation = gather_pool([stores["stage1"]], "valid")
+    scores = score_pool(with_flip_tta(first_stage.model), validation, 32, "validation")
     rows = (["valid"] * len(validation), validation.sources.tolist(), validation.labels)
     fitted = fit_calibration(*rows, scores)
     assert first_stage.facts.calibration == fitted
@@ -195,12 +200,12 @@ def test_a_stage_stopped_by_a_signal_goes_on_to_the_same_bytes(
             os.kill(os.getpid(), signal.SIGINT)
 
     prepare_tensorflow("cpu", "float32", params.seed, params.deterministic)
-    with saved_training(tmp_path, "stage1") as saved, pytest.raises(KeyboardInterrupt):
+    with open_training_state(tmp_path, "stage1") as saved, pytest.raises(KeyboardInterrupt):
         train_stage(params, "stage1", stores, None, "float32", [listen], saved)
     assert "stage1: stopped; 2 of 10 epochs are kept." in capsys.readouterr().err
     save_checkpoint(first_stage.model, first_stage.facts, tmp_path / "a.h5")
     for _after_epoch in (2, 3):  # the second time all epochs are behind it, and only the files are not written
-        with saved_training(tmp_path, "stage1") as saved:
+        with open_training_state(tmp_path, "stage1") as saved:
             again = train_stage(params, "stage1", stores, None, "float32", [listen], saved)
         save_checkpoint(again.model, again.facts, tmp_path / "b.h5")
         assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
@@ -248,9 +253,9 @@ def test_a_loss_that_is_no_number_stops_with_epoch_step_and_rate(stores: dict[st
     model = build_network("residual", CHANNELS, SIZE, 0.9)
     kernel, bias = model.get_layer("logits").get_weights()
     model.get_layer("logits").set_weights([np.full_like(kernel, np.nan), bias])
-    pool = pool_of([stores["stage1"]], "train")
+    pool = gather_pool([stores["stage1"]], "train")
     sentence = r"stage1: the loss is nan in epoch 1, step 1, at learning rate 1;"
-    with saved_training(tmp_path, "stage1") as saved:
+    with open_training_state(tmp_path, "stage1") as saved:
         with pytest.raises(UserError, match=sentence + r" no epoch was whole; .*-S stages\.stage1\.lr=0\.1"):
             fit_stage(model, params, "stage1", pool, pool, saved=saved)
         with pytest.raises(UserError, match=sentence + ".*come to the same again"):
@@ -278,11 +283,11 @@ def test_every_checkpoint_is_scored_on_every_set(
             save_checkpoint(first_stage.model, uncalibrated, checkpoints[stage])
     unseen = faces(64, 9, ("phone", "other_generator"))
     heldout = replace(unseen, parts=np.full(64, "heldout"))
-    evaluation = evaluate_checkpoints(checkpoints, {**stores, "heldout": heldout}, ["phone"], 16, Detectors())
+    evaluation = evaluate_checkpoints(checkpoints, {**stores, "heldout": heldout}, ["phone"], 16, ModelCache())
     assert set(evaluation.heldout.sources.tolist()) == {"phone"}
     assert {name: len(each.labels) for name, each in evaluation.tests.items()} == dict.fromkeys(STAGES, 40)
     for each in (evaluation.heldout, *evaluation.tests.values()):
         np.testing.assert_array_equal(each.scores["stage1"], each.scores["stage3"])
         np.testing.assert_allclose(each.scores["stage1"], 1 - each.scores["stage2"], atol=1e-5)
     with pytest.raises(UserError, match=r"evaluate\.sources names 'fone'"):
-        evaluate_checkpoints(checkpoints, {**stores, "heldout": heldout}, ["fone"], 16, Detectors())
+        evaluate_checkpoints(checkpoints, {**stores, "heldout": heldout}, ["fone"], 16, ModelCache())

@@ -16,7 +16,7 @@ from types import FrameType
 import click
 import filelock
 
-from fakeface.system.errors import UserError, one_sentence_errors
+from fakeface.system.errors import UserError, exit_on_user_error
 
 from . import mlflow_server, object_store, postgres, subprocess_server
 
@@ -41,7 +41,7 @@ Rows, files and logs lie in {folder}. Ctrl-C ends the server; the same command s
 @click.option("--store-port", type=click.IntRange(1, 65535), default=9000, show_default=True)
 def main(folder: Path, port: int, store_port: int) -> None:
     """Run MLflow's server on 127.0.0.1 with PostgreSQL and an object store, until Ctrl-C."""
-    with one_sentence_errors():
+    with exit_on_user_error():
         _run(folder.resolve(), port, store_port)
 
 

@@ -70,7 +70,7 @@ OPERATIONS: Mapping[str, Mapping[str, Argument]] = {
         "backend": _backend("imgaug", "opencv"),
     },
     # Geometry. Neighbours in the list become one transform with one interpolation; nearest pixels fill the border.
-    # `framing` keeps a share of the side: below 1 it enlarges, above 1 it makes smaller.
+    # `random_zoom` keeps a share of the side: below 1 it enlarges, above 1 it makes smaller.
     "flip": {"probability": _probability(0.5)},
     "rotate": {
         "degrees": Argument("number", 20.0, 0, 180),
@@ -82,10 +82,10 @@ OPERATIONS: Mapping[str, Mapping[str, Argument]] = {
         "probability": _probability(),
         "backend": _GEOMETRY_BACKEND,
     },
-    "framing": {
+    "random_zoom": {
         "low": Argument("number", 0.7, 0.1, 2),
         "high": Argument("number", 1.0, 0.1, 2),
-        "off_centre": Argument("number", 0.0, 0, 1),
+        "max_offset": Argument("number", 0.0, 0, 1),
         "probability": _probability(),
         "backend": _GEOMETRY_BACKEND,
     },

@@ -312,7 +312,7 @@ def get_source(name: str) -> Collection:
     raise UserError(f"There is no data set called '{name}' in the catalogue; {hint}.")
 
 
-def label_of(collection: Collection, path: str) -> Label | None:
+def get_label(collection: Collection, path: str) -> Label | None:
     """The label of an image by its path inside the collection; None where the path does not tell."""
     if collection.label is not None:
         return collection.label

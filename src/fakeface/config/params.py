@@ -38,7 +38,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-def _refuse_other_stages(section: str, names: Iterable[str]) -> None:
+def _check_stage_names(section: str, names: Iterable[str]) -> None:
     unknown = [name for name in names if name not in STAGES]
     if unknown:
         raise ValueError(f"{section}.{unknown[0]} is no stage; there are {', '.join(STAGES)}")
@@ -75,14 +75,14 @@ class Recipe(_Section):
     weight_decay: Annotated[float, Field(ge=0, le=10)]
     replay: bool
     balance: Literal["none", "source"]
-    mirrored_view: bool
+    flip_tta: bool
     calibrate: bool
     augmentation: Mapping[str, Mapping[str, Mapping[str, Any]]]
 
     @model_validator(mode="after")
-    def _all_stages_with_known_steps(self) -> Recipe:
-        _refuse_other_stages("augmentation", self.augmentation)
-        _refuse_other_stages("epochs", self.epochs)
+    def _check_stages_and_steps(self) -> Recipe:
+        _check_stage_names("augmentation", self.augmentation)
+        _check_stage_names("epochs", self.epochs)
         for stage in STAGES:
             if stage not in self.epochs:
                 raise ValueError(f"epochs.{stage} is missing; write how many epochs it has")
@@ -95,7 +95,7 @@ class Recipe(_Section):
         return self
 
     @model_validator(mode="after")
-    def _as_many_channels_as_the_network_has_layers(self) -> Recipe:
+    def _check_channels(self) -> Recipe:
         count = len(self.channels)
         if self.network == "seed" and count != 3:
             raise ValueError(f"channels needs 3 numbers, one for each convolution of the network seed, and has {count}")
@@ -121,13 +121,13 @@ class PartCounts(_Section):
         return self.train + self.valid + self.test
 
 
-def _kind_of_count(wanted: Any) -> str:
+def _tag_count(wanted: Any) -> str:
     return "[parts]" if isinstance(wanted, Mapping | PartCounts) else "[number]"
 
 
 # Told apart by a tag, so that an error names what is wrong in the one that was meant
 Count = Annotated[
-    Annotated[Positive, Tag("[number]")] | Annotated[PartCounts, Tag("[parts]")], Discriminator(_kind_of_count)
+    Annotated[Positive, Tag("[number]")] | Annotated[PartCounts, Tag("[parts]")], Discriminator(_tag_count)
 ]
 
 
@@ -143,7 +143,7 @@ class Source(_Section):
 
     @field_validator("crop")
     @classmethod
-    def _known_crop(cls, crop: str) -> str:
+    def _check_crop(cls, crop: str) -> str:
         try:
             Crop.parse(crop)
         except UserError as error:
@@ -152,7 +152,7 @@ class Source(_Section):
 
     @field_validator("folder")
     @classmethod
-    def _inside_the_root(cls, folder: str | None) -> str | None:
+    def _check_folder(cls, folder: str | None) -> str | None:
         # DVC watches data.root alone, so a change elsewhere would go unnoticed
         if folder is not None and (PurePosixPath(folder).is_absolute() or ".." in PurePosixPath(folder).parts):
             raise ValueError("give a folder or archive under data.root, without a leading / or ..")
@@ -160,16 +160,16 @@ class Source(_Section):
 
     @field_validator("take", mode="before")
     @classmethod
-    def _countable(cls, take: Any) -> Any:
+    def _check_counts(cls, take: Any) -> Any:
         for role, wanted in take.items() if isinstance(take, Mapping) else ():
-            by_part = _kind_of_count(wanted) == "[parts]" and role != HELDOUT
+            by_part = _tag_count(wanted) == "[parts]" and role != HELDOUT
             if not by_part and (type(wanted) is not int or wanted < 1):
                 parts = "" if role == HELDOUT else ", or {train: …, valid: …, test: …} with three of them"
                 raise ValueError(f"{role} must be a whole number of images above 0{parts}, not {wanted!r}")
         return take
 
     @model_validator(mode="after")
-    def _one_place(self) -> Source:
+    def _check_place(self) -> Source:
         if bool(self.use) == bool(self.take):
             raise ValueError("give either `use` (a share of the images in each role) or `take` (a number of them)")
         total = sum(self.use.values())
@@ -178,7 +178,7 @@ class Source(_Section):
         return self
 
     @model_validator(mode="after")
-    def _known_collection(self) -> Source:
+    def _check_collection(self) -> Source:
         if self.collection is None:
             return self
         try:
@@ -209,7 +209,7 @@ class PartShares(_Section):
     test: Share
 
     @model_validator(mode="after")
-    def _add_up(self) -> PartShares:
+    def _check_sum(self) -> PartShares:
         total = self.train + self.valid + self.test
         if abs(total - 1) > 1e-9 or min(self.train, self.valid, self.test) <= 0:
             raise ValueError(f"train, valid and test must each be above 0 and add up to 1; they give {total:g}")
@@ -238,12 +238,12 @@ class Data(_Section):
     profiles: Mapping[SourceName, Profile]
 
     @model_validator(mode="after")
-    def _known_profile(self) -> Data:
+    def _check_profile(self) -> Data:
         if self.profile != "auto" and self.profile not in self.profiles:
             raise ValueError(f"profile is '{self.profile}'; known are auto, {', '.join(self.profiles)}")
         return self
 
-    def chosen_reencoding(self) -> Reencoding | None:
+    def get_reencoding(self) -> Reencoding | None:
         """Return `reencode` as the decoder takes it."""
         return Reencoding(**self.reencode.model_dump()) if self.reencode else None
 
@@ -283,7 +283,7 @@ class Promote(_Section):
     at_least: Share
 
 
-class StageSettings(_Section):
+class StageConfig(_Section):
     """The settings of one stage after overrides."""
 
     lr: float
@@ -324,27 +324,27 @@ class Params(_Section):
     promote: Promote
 
     @model_validator(mode="after")
-    def _known_recipe(self) -> Params:
+    def _check_recipe(self) -> Params:
         if self.recipe not in self.recipes:
             raise ValueError(f"recipe is '{self.recipe}'; known are {', '.join(self.recipes)}")
-        _refuse_other_stages("stages", self.stages)
+        _check_stage_names("stages", self.stages)
         missing = [stage for stage in STAGES if stage not in self.stages]
         if missing:
             raise ValueError(f"stages.{missing[0]} is missing; write {{}} for no overrides")
         return self
 
-    def chosen_recipe(self) -> Recipe:
+    def get_recipe(self) -> Recipe:
         """Return the recipe that `recipe` names."""
         return self.recipes[self.recipe]
 
-    def stage_settings(self, stage: str) -> StageSettings:
+    def get_stage_config(self, stage: str) -> StageConfig:
         """Return one stage's settings: its overrides, where it has none the top level, and then the recipe."""
-        recipe = self.chosen_recipe()
+        recipe = self.get_recipe()
         chosen: dict[str, Any] = {"batch_size": recipe.batch_size, "epochs": recipe.epochs[stage]}
         for section in (self, self.stages[stage]):
-            given = {name: getattr(section, name) for name in StageSettings.model_fields}
+            given = {name: getattr(section, name) for name in StageConfig.model_fields}
             chosen |= {name: value for name, value in given.items() if value is not None}
-        return StageSettings.model_validate({name: chosen.get(name) for name in StageSettings.model_fields})
+        return StageConfig.model_validate({name: chosen.get(name) for name in StageConfig.model_fields})
 
 
 def load_params(path: Path) -> Params:
@@ -364,10 +364,10 @@ def load_params(path: Path) -> Params:
     try:
         return Params.model_validate(content)
     except ValidationError as error:
-        raise UserError(_first_problem(path, error)) from None
+        raise UserError(_describe_first_problem(path, error)) from None
 
 
-def experiment_parameters(params: Params) -> dict[str, Any]:
+def list_experiment_parameters(params: Params) -> dict[str, Any]:
     """Return the parameters that describe one experiment: the chosen recipe, and the other settings, nested."""
     everything = params.model_dump(mode="json")
     everything["recipes"] = {params.recipe: everything["recipes"][params.recipe]}
@@ -377,13 +377,13 @@ def experiment_parameters(params: Params) -> dict[str, Any]:
     return everything
 
 
-def _first_problem(path: Path, error: ValidationError) -> str:
+def _describe_first_problem(path: Path, error: ValidationError) -> str:
     # an unknown key first: where a key is misspelt, the right one is missing too
     problem = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in problem["loc"] if not str(part).startswith("["))
     kind, value = problem["type"], problem["input"]
     if kind == "extra_forbidden":
-        return f"{path}: there is no parameter '{key}'; check its spelling{_close_match(problem['loc'])}."
+        return f"{path}: there is no parameter '{key}'; check its spelling{_suggest_key(problem['loc'])}."
     if kind == "missing":
         return f"{path}: the parameter '{key}' is missing; add it."
     message = problem["msg"].removeprefix("Value error, ")
@@ -395,7 +395,7 @@ def _first_problem(path: Path, error: ValidationError) -> str:
     return f"{path}: {key} is {value!r}, and {message[0].lower()}{message[1:]}{hint}; correct it and run again."
 
 
-def _close_match(location: tuple[int | str, ...]) -> str:
+def _suggest_key(location: tuple[int | str, ...]) -> str:
     from difflib import get_close_matches
 
     sections: list[type[BaseModel]] = [Params, *_Section.__subclasses__()]

@@ -55,7 +55,7 @@ class ImagePool:
         return batch
 
 
-def pool_of(stores: Sequence[Store], part: str) -> ImagePool:
+def gather_pool(stores: Sequence[Store], part: str) -> ImagePool:
     """Gather one part (train, valid, test or heldout) of several stores."""
     chosen = [store.select(part) for store in stores]
     return ImagePool(
@@ -67,7 +67,7 @@ def pool_of(stores: Sequence[Store], part: str) -> ImagePool:
     )
 
 
-def joined_pools(pools: Sequence[ImagePool]) -> ImagePool:
+def concat_pools(pools: Sequence[ImagePool]) -> ImagePool:
     """Put pools one after the other."""
     offsets = np.cumsum([0, *(len(pool.stores) for pool in pools)])
     return ImagePool(

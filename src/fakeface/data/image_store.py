@@ -19,8 +19,14 @@ import numpy.typing as npt
 from fakeface.constants import LABELS
 from fakeface.images.preprocessing import Reencoding
 from fakeface.system.errors import UserError
-from fakeface.system.filesystem import clear_folder, naming
-from fakeface.system.serialization import read_proven_json, read_rows, some, write_proven_json, write_rows
+from fakeface.system.filesystem import annotate_os_error, recreate_dir
+from fakeface.system.serialization import (
+    read_json_with_checksum,
+    read_rows,
+    summarize_names,
+    write_json_with_checksum,
+    write_rows,
+)
 
 IMAGES, MANIFEST, FACTS = "images.npy", "manifest.csv", "store.json"
 _BLOCK = 32  # images read at once
@@ -93,10 +99,10 @@ def write_store(
         ValueError: there are more or fewer images than rows.
     """
     beside = into.with_name(f".{into.name}.partial")
-    clear_folder(beside)
-    header = _npy_header((len(rows), size, size, 3))
+    recreate_dir(beside)
+    header = _build_npy_header((len(rows), size, size, 3))
     written = 0
-    with naming(beside / IMAGES), (beside / IMAGES).open("wb") as file:
+    with annotate_os_error(beside / IMAGES), (beside / IMAGES).open("wb") as file:
         # Written, not mapped: a full disk is then an error that can be told instead of a killed process.
         for piece in chain([memoryview(header)], (np.ravel(block).data for block in blocks)):
             written += file.write(piece)
@@ -105,13 +111,13 @@ def write_store(
     write_rows(beside / MANIFEST, StoredImage._fields, rows)
     sums = {MANIFEST: _sha256(beside / MANIFEST)}
     facts = {"images": len(rows), "size": size, "note": note, "reencoding": reencoding and reencoding._asdict()}
-    write_proven_json(beside / FACTS, facts | {"sha256": sums})
+    write_json_with_checksum(beside / FACTS, facts | {"sha256": sums})
     if into.exists():
         shutil.rmtree(into)
     beside.replace(into)
 
 
-def _npy_header(shape: tuple[int, ...]) -> bytes:
+def _build_npy_header(shape: tuple[int, ...]) -> bytes:
     header = io.BytesIO()
     form = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, form)  # type: ignore[no-untyped-call]
@@ -126,25 +132,25 @@ def open_store(folder: Path) -> Store:
     Raises:
         UserError: a file is missing, or has other bytes than were written.
     """
-    facts = read_proven_json(folder / FACTS)
+    facts = read_json_with_checksum(folder / FACTS)
     sums = facts.get("sha256")
     for name in (IMAGES, MANIFEST):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing; run the split stage again.")
     if not isinstance(sums, dict) or _sha256(folder / MANIFEST) != sums.get(MANIFEST):
-        raise _damaged(folder / MANIFEST, "its bytes are not those written")
+        raise _describe_damage(folder / MANIFEST, "its bytes are not those written")
     rows = list(read_rows(folder / MANIFEST, StoredImage._fields))
-    images = _mapped(folder / IMAGES)
+    images = _map_images(folder / IMAGES)
     expected = (len(rows), facts.get("size"), facts.get("size"), 3)
     if images.shape != expected or images.dtype != np.uint8:
         raise UserError(
             f"{folder} does not fit together: {images.dtype} images of shape {images.shape} and "
             f"{len(rows):,} manifest lines; run the split stage again."
         )
-    damaged = _differing_images(folder / IMAGES, images.shape, [row["pixels_sha256"] for row in rows])
+    damaged = _find_differing_images(folder / IMAGES, images.shape, [row["pixels_sha256"] for row in rows])
     if damaged:
-        named = some([rows[number]["path"] for number in damaged])
-        raise _damaged(folder / IMAGES, f"{len(damaged):,} images are not those written ({named})")
+        named = summarize_names([rows[number]["path"] for number in damaged])
+        raise _describe_damage(folder / IMAGES, f"{len(damaged):,} images are not those written ({named})")
     return Store(
         images=images,
         labels=np.array([LABELS[row["label"]] for row in rows], np.uint8),
@@ -156,23 +162,23 @@ def open_store(folder: Path) -> Store:
     )
 
 
-def _damaged(path: Path, what: str) -> UserError:
+def _describe_damage(path: Path, what: str) -> UserError:
     return UserError(f"{path} is damaged: {what}; run the split stage again.")
 
 
-def _mapped(path: Path) -> npt.NDArray[np.uint8]:
+def _map_images(path: Path) -> npt.NDArray[np.uint8]:
     try:
         images: npt.NDArray[np.uint8] = np.load(path, mmap_mode="r")
     except (ValueError, EOFError, OSError) as error:
-        raise _damaged(path, f"it cannot be read ({error})") from None
-    if path.stat().st_size != len(_npy_header(images.shape)) + images.nbytes:
-        raise _damaged(path, "its length is not the one written")
+        raise _describe_damage(path, f"it cannot be read ({error})") from None
+    if path.stat().st_size != len(_build_npy_header(images.shape)) + images.nbytes:
+        raise _describe_damage(path, "its length is not the one written")
     return images
 
 
-def _differing_images(path: Path, shape: tuple[int, ...], sums: Sequence[str]) -> list[int]:
+def _find_differing_images(path: Path, shape: tuple[int, ...], sums: Sequence[str]) -> list[int]:
     """Return the numbers of the images that have another sha256; on all cores."""
-    start, length = len(_npy_header(shape)), int(np.prod(shape[1:]))
+    start, length = len(_build_npy_header(shape)), int(np.prod(shape[1:]))
 
     def differing(first: int) -> list[int]:
         expected = sums[first : first + _BLOCK]

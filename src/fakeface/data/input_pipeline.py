@@ -18,31 +18,31 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-MOST_READERS = 16  # batches that are made side by side: each takes its memory, and Python's lock allows few more
+MAX_PARALLEL_CALLS = 16  # batches that are made side by side: each takes its memory, and Python's lock allows few more
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchShard:
     """What one process reads of every batch: `count` of `of` equal parts, from the part `first` on."""
 
     first: int = 0
     count: int = 1
     of: int = 1
 
-    def located(self, number: int) -> tuple[int, int]:
+    def locate(self, number: int) -> tuple[int, int]:
         """Return the batch of the `number`-th part that this process reads, and which part of that batch it is."""
         return number // self.count, self.first + number % self.count
 
 
-WHOLE = Share()
+WHOLE = BatchShard()
 
 
-def stage_seed(seed: int, stage: str) -> int:
+def derive_stage_seed(seed: int, stage: str) -> int:
     """Return the seed of a stage's batches, their augmentation and its dropout, below 2³²; no two stages share one."""
     return int.from_bytes(hashlib.sha256(f"{seed} {stage}".encode()).digest()[:4], "big")
 
 
-def epoch_batches(pool: ImagePool, batch_size: int, steps: int, balance: str, seed: int, epoch: int) -> Indices:
+def draw_epoch_batches(pool: ImagePool, batch_size: int, steps: int, balance: str, seed: int, epoch: int) -> Indices:
     """Return the positions of one epoch's batches, (steps, batch_size).
 
     balance `none`: a random order of all images, started anew when they run out. balance `source`: half of each batch
@@ -50,26 +50,26 @@ def epoch_batches(pool: ImagePool, batch_size: int, steps: int, balance: str, se
     """
     rng = np.random.default_rng([seed, epoch])
     if balance == "none":
-        return _endless_order(np.arange(len(pool)), steps * batch_size, rng).reshape(steps, batch_size)
+        return _repeat_shuffled(np.arange(len(pool)), steps * batch_size, rng).reshape(steps, batch_size)
     fakes = batch_size // 2
     halves = []
     for label, width in ((0, batch_size - fakes), (1, fakes)):
         of_class = np.flatnonzero(pool.labels == label)
         names = np.unique(pool.sources[of_class])
         quota = -(-steps * width // len(names))
-        by_source = [_endless_order(of_class[pool.sources[of_class] == name], quota, rng) for name in names]
+        by_source = [_repeat_shuffled(of_class[pool.sources[of_class] == name], quota, rng) for name in names]
         mixed = np.stack(by_source, axis=1).reshape(-1)[: steps * width]
         halves.append(mixed.reshape(steps, width))
     return np.concatenate(halves, axis=1)
 
 
-def _endless_order(positions: Indices, count: int, rng: np.random.Generator) -> Indices:
+def _repeat_shuffled(positions: Indices, count: int, rng: np.random.Generator) -> Indices:
     rounds = [rng.permutation(positions) for _ in range(-(-count // len(positions)))]
     order: Indices = np.concatenate(rounds)[:count]
     return order
 
 
-def training_dataset(
+def build_training_dataset(
     pool: ImagePool,
     augment: Callable[..., Any],
     batch_size: int,
@@ -77,7 +77,7 @@ def training_dataset(
     epochs: range,
     balance: str,
     seed: int,
-    share: Share = WHOLE,
+    share: BatchShard = WHOLE,
 ) -> tf.data.Dataset:
     """Return batches (images float32 (B, S, S, 3) in 0..255, labels (B,)) of some epochs, counted from 0.
 
@@ -86,19 +86,19 @@ def training_dataset(
     """
     import tensorflow as tf
 
-    order = lru_cache(2)(partial(epoch_batches, pool, batch_size, steps_per_epoch, balance, seed))
+    order = lru_cache(2)(partial(draw_epoch_batches, pool, batch_size, steps_per_epoch, balance, seed))
     size = batch_size // share.of
 
     def positions(number: int) -> Indices:
-        step, part = share.located(number)
+        step, part = share.locate(number)
         batch: Indices = order(step // steps_per_epoch)[step % steps_per_epoch]
         return batch[part * size : (part + 1) * size]
 
-    read = _reading(pool, size, positions)
+    read = _make_read_op(pool, size, positions)
 
     def batch(number: Any) -> tuple[Any, Any]:
         images, labels = read(number)
-        step, part = share.located(number)
+        step, part = share.locate(number)
         key = tf.stack([tf.constant(seed, tf.int64), step])
         augmented = augment(images, key) if share.of == 1 else augment(images, key, part * size, batch_size)
         return tf.cast(augmented, tf.float32), labels
@@ -106,16 +106,16 @@ def training_dataset(
     parts = steps_per_epoch * share.count
     numbers = tf.data.Dataset.range(epochs.start * parts, epochs.stop * parts)
     batch = tf.autograph.experimental.do_not_convert(batch)  # plain TensorFlow; converting it takes a second
-    batches = numbers.map(batch, num_parallel_calls=_side_by_side(), deterministic=True)
-    return _not_tuned(batches.prefetch(2 + 2 * share.count))
+    batches = numbers.map(batch, num_parallel_calls=_num_parallel_calls(), deterministic=True)
+    return _disable_autotune(batches.prefetch(2 + 2 * share.count))
 
 
-def scoring_steps(pool: ImagePool, batch_size: int) -> int:
+def count_scoring_steps(pool: ImagePool, batch_size: int) -> int:
     """Return how many batches the pool has, the last one perhaps a small one."""
     return -(-len(pool) // batch_size)
 
 
-def scoring_dataset(pool: ImagePool, batch_size: int, share: Share = WHOLE) -> tf.data.Dataset:
+def build_scoring_dataset(pool: ImagePool, batch_size: int, share: BatchShard = WHOLE) -> tf.data.Dataset:
     """Return batches (images float32 in 0..255, labels) of the whole pool in its order, once, as they are.
 
     With `share`, its parts of each batch; they differ by an image where the batch cannot be divided equally.
@@ -123,27 +123,27 @@ def scoring_dataset(pool: ImagePool, batch_size: int, share: Share = WHOLE) -> t
     import tensorflow as tf
 
     def positions(number: int) -> Indices:
-        step, part = share.located(number)
+        step, part = share.locate(number)
         batch = np.arange(step * batch_size, min((step + 1) * batch_size, len(pool)))
         parts: list[Indices] = np.array_split(batch, share.of)
         return parts[part]
 
-    read = _reading(pool, None, positions)
+    read = _make_read_op(pool, None, positions)
 
     def batch(number: Any) -> tuple[Any, Any]:
         images, labels = read(number)
         return tf.cast(images, tf.float32), labels
 
-    numbers = tf.data.Dataset.range(scoring_steps(pool, batch_size) * share.count)
+    numbers = tf.data.Dataset.range(count_scoring_steps(pool, batch_size) * share.count)
     batch = tf.autograph.experimental.do_not_convert(batch)
-    return _not_tuned(numbers.map(batch).prefetch(4))
+    return _disable_autotune(numbers.map(batch).prefetch(4))
 
 
-def _side_by_side() -> int:
-    return min(MOST_READERS, max(2, os.cpu_count() or 1))
+def _num_parallel_calls() -> int:
+    return min(MAX_PARALLEL_CALLS, max(2, os.cpu_count() or 1))
 
 
-def _not_tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
+def _disable_autotune(batches: tf.data.Dataset) -> tf.data.Dataset:
     """Return the batches without tf.data's tuner, which has nothing to tune where every width is given.
 
     Its thread sleeps 10, 20, 40 ms and so on, up to a minute, and an iterator that ends waits until it is awake.
@@ -155,7 +155,9 @@ def _not_tuned(batches: tf.data.Dataset) -> tf.data.Dataset:
     return batches.with_options(options)
 
 
-def _reading(pool: ImagePool, batch_size: int | None, positions_of: Callable[[int], Indices]) -> Callable[[Any], Any]:
+def _make_read_op(
+    pool: ImagePool, batch_size: int | None, positions_of: Callable[[int], Indices]
+) -> Callable[[Any], Any]:
     """Return the operation batch number -> (images uint8 (batch_size, S, S, 3), labels uint8 (batch_size,)).
 
     A function for tf.data's `map`, not a generator: an iterator over a generator that is alive when the process ends

@@ -6,10 +6,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fakeface.system.checksums import VerifyReport, file_digests, verify_folder
+from fakeface.system.checksums import VerifyReport, hash_file, verify_folder
 from fakeface.system.errors import UserError
-from fakeface.system.progress import progress
-from fakeface.system.serialization import read_proven_json, read_rows, some, write_proven_json, write_rows
+from fakeface.system.progress import show_progress
+from fakeface.system.serialization import (
+    read_json_with_checksum,
+    read_rows,
+    summarize_names,
+    write_json_with_checksum,
+    write_rows,
+)
 
 MANIFEST, REJECTED, COLLECTED = "manifest.csv", "rejected.csv", "collected.json"
 
@@ -58,8 +64,8 @@ class Collection:
         """Return a line for each kind of file that was left where it is."""
         beyond = [f"{count:,} of {source}" for source, count in self.not_taken.items()]
         return [
-            *([f"beyond the numbers under `take`: {some(beyond)}"] if beyond else []),
-            *([f"named by no source of the profile: {some(self.unnamed)}"] if self.unnamed else []),
+            *([f"beyond the numbers under `take`: {summarize_names(beyond)}"] if beyond else []),
+            *([f"named by no source of the profile: {summarize_names(self.unnamed)}"] if self.unnamed else []),
             *([f"not in the data folder's manifest.csv: {self.unlisted:,} files"] if self.unlisted else []),
         ]
 
@@ -70,11 +76,11 @@ def write_collection(collection: Collection, into: Path) -> None:
     write_rows(into / MANIFEST, RawFile._fields, collection.files)
     facts = {name: value for name, value in vars(collection).items() if name not in ("files", "rejected")}
     sums = {name: _sha256(into / name) for name in (MANIFEST, REJECTED)}
-    write_proven_json(into / COLLECTED, facts | {"sha256": sums})
+    write_json_with_checksum(into / COLLECTED, facts | {"sha256": sums})
 
 
 def _sha256(path: Path) -> str:
-    return file_digests(path, ["sha256"])["sha256"]
+    return hash_file(path, ["sha256"])["sha256"]
 
 
 def read_collection(raw: Path) -> Collection:
@@ -83,39 +89,39 @@ def read_collection(raw: Path) -> Collection:
     Raises:
         UserError: the folder is not whole, or collected.json, manifest.csv or rejected.csv is not as it was written.
     """
-    facts = _proven_facts(raw)
+    facts = _read_facts(raw)
     files = []
     for row in read_rows(raw / MANIFEST, RawFile._fields):
-        if not row["bytes"].isdecimal() or len(row["sha256"]) != 64 or not _is_tame(row["path"]):
+        if not row["bytes"].isdecimal() or len(row["sha256"]) != 64 or not _is_plain_path(row["path"]):
             raise UserError(f"{raw / MANIFEST} has a damaged line for '{row['path']}'; run the download stage again.")
         files.append(RawFile(**{**row, "bytes": int(row["bytes"])}))  # type: ignore[arg-type]
     rejected = [Rejected(**row) for row in read_rows(raw / REJECTED, Rejected._fields)]
     try:
         return Collection(files=files, rejected=rejected, **facts)
     except TypeError:
-        raise _of_another_version(raw) from None
+        raise _describe_version_error(raw) from None
 
 
-def _proven_facts(raw: Path) -> dict[str, Any]:
+def _read_facts(raw: Path) -> dict[str, Any]:
     """Read collected.json, and hold its sums against the two lists beside it."""
     for name in (MANIFEST, REJECTED):
         if not (raw / name).is_file():
             raise UserError(f"{raw / name} is missing; run the download stage again.")
-    facts = read_proven_json(raw / COLLECTED)
+    facts = read_json_with_checksum(raw / COLLECTED)
     sums = facts.pop("sha256", None)
     if not isinstance(sums, dict):
-        raise _of_another_version(raw)
+        raise _describe_version_error(raw)
     for name in (MANIFEST, REJECTED):
         if _sha256(raw / name) != sums.get(name):
             raise UserError(f"{raw / name} is damaged: its bytes are not those written; run the download stage again.")
     return facts
 
 
-def _of_another_version(raw: Path) -> UserError:
+def _describe_version_error(raw: Path) -> UserError:
     return UserError(f"{raw / COLLECTED} was written by another version; run the download stage again.")
 
 
-def _is_tame(path: str) -> bool:
+def _is_plain_path(path: str) -> bool:
     parts = path.split("/")
     return len(parts) > 1 and ".." not in parts and parts[0] != ""
 
@@ -127,7 +133,7 @@ def verify_raw(raw: Path) -> VerifyReport:
         UserError: the folder has no readable manifest.
     """
     files = read_collection(raw).files
-    with progress("comparing files", len(files)) as advance:
+    with show_progress("comparing files", len(files)) as advance:
         report = verify_folder(raw, (file._asdict() for file in files), advance=advance)
     own = (REJECTED, COLLECTED)
     return replace(report, added=tuple(name for name in report.added if name not in own))

@@ -12,15 +12,15 @@ import numpy.typing as npt
 
 from fakeface.config.params import Pair
 from fakeface.constants import HELDOUT, STAGES
-from fakeface.data.image_pool import ImagePool, joined_pools, pool_of
+from fakeface.data.image_pool import ImagePool, concat_pools, gather_pool
 from fakeface.data.image_store import Store
-from fakeface.evaluation.robustness import PERTURBATIONS, evenly_drawn_rows, robustness_rows
-from fakeface.evaluation.source_pairs import TEST, face_names, pairs_or_all
-from fakeface.inference.scoring import Scores, raw_scores, score_pool
+from fakeface.evaluation.robustness import PERTURBATIONS, list_robustness_cells, stratified_sample
+from fakeface.evaluation.source_pairs import TEST, name_faces, pairs_or_all
+from fakeface.inference.scoring import Scores, predict_raw_scores, score_pool
 from fakeface.metrics.calibration import Calibration
-from fakeface.models.checkpoints import Detectors
+from fakeface.models.checkpoints import ModelCache
 from fakeface.system.errors import UserError
-from fakeface.system.progress import progress
+from fakeface.system.progress import show_progress
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class ScoredSet:
     @property
     def face_names(self) -> npt.NDArray[np.str_]:
         """What evaluate.pairs calls each row, (N,)."""
-        return face_names(self.name, self.sources)
+        return name_faces(self.name, self.sources)
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,15 @@ def evaluate_checkpoints(
     stores: Mapping[str, Store],
     heldout_sources: Sequence[str] | None,
     batch_size: int,
-    detectors: Detectors,
+    detectors: ModelCache,
 ) -> Evaluation:
     """Score the held-out sources (None: all) and every stage's test part with each stage's checkpoint.
 
     Raises:
         UserError: a bad checkpoint, or a source named that the held-out set does not have.
     """
-    pools = _evaluated_pools(stores, heldout_sources)
-    everything, ends = joined_pools(list(pools.values())), np.cumsum([len(pool) for pool in pools.values()])[:-1]
+    pools = _select_pools(stores, heldout_sources)
+    everything, ends = concat_pools(list(pools.values())), np.cumsum([len(pool) for pool in pools.values()])[:-1]
     scores: dict[str, dict[str, Scores]] = {name: {} for name in pools}
     calibrations = {}
     for stage, path in checkpoints.items():
@@ -88,13 +88,13 @@ def evaluate_checkpoints(
     return Evaluation(sets.pop(HELDOUT), sets, calibrations)
 
 
-def _evaluated_pools(stores: Mapping[str, Store], heldout_sources: Sequence[str] | None) -> dict[str, ImagePool]:
-    tests = {stage: pool_of([stores[stage]], TEST) for stage in STAGES}
-    return {HELDOUT: _heldout_pool(stores[HELDOUT], heldout_sources)} | tests
+def _select_pools(stores: Mapping[str, Store], heldout_sources: Sequence[str] | None) -> dict[str, ImagePool]:
+    tests = {stage: gather_pool([stores[stage]], TEST) for stage in STAGES}
+    return {HELDOUT: _select_heldout(stores[HELDOUT], heldout_sources)} | tests
 
 
-def _heldout_pool(store: Store, names: Sequence[str] | None) -> ImagePool:
-    pool = pool_of([store], HELDOUT)
+def _select_heldout(store: Store, names: Sequence[str] | None) -> ImagePool:
+    pool = gather_pool([store], HELDOUT)
     if names is None:
         return pool
     present = np.unique(pool.sources).tolist()
@@ -105,7 +105,7 @@ def _heldout_pool(store: Store, names: Sequence[str] | None) -> ImagePool:
     return pool.where(np.isin(pool.sources, names))
 
 
-def robustness_of_checkpoint(
+def evaluate_robustness(
     checkpoint: Path,
     stores: Mapping[str, Store],
     heldout_sources: Sequence[str] | None,
@@ -113,30 +113,30 @@ def robustness_of_checkpoint(
     images_per_source: int,
     batch_size: int,
     seed: int,
-    detectors: Detectors,
+    detectors: ModelCache,
 ) -> list[dict[str, Any]]:
-    """`robustness.robustness_rows` of a checkpoint's pairs, on at most `images_per_source` of each of their sources.
+    """`list_robustness_cells` of a checkpoint's pairs, on at most `images_per_source` of each of their sources.
 
     Where this data has none of the pairs, the table is of all held-out faces. No images, no rows.
     """
     if not images_per_source:
         return []
-    pools = _evaluated_pools(stores, heldout_sources)
-    names = np.concatenate([face_names(name, pool.sources) for name, pool in pools.items()])
-    pool = joined_pools(list(pools.values()))
+    pools = _select_pools(stores, heldout_sources)
+    names = np.concatenate([name_faces(name, pool.sources) for name, pool in pools.items()])
+    pool = concat_pools(list(pools.values()))
     of_pairs = np.logical_or.reduce(list(pairs_or_all(names, pool.labels, pairs).values()))
     among = np.flatnonzero(of_pairs)
-    drawn = among[evenly_drawn_rows(names[among].tolist(), pool.labels[among], images_per_source, seed)]
+    drawn = among[stratified_sample(names[among].tolist(), pool.labels[among], images_per_source, seed)]
     names, labels = names[drawn], pool.labels[drawn]
     model, facts = detectors.load(checkpoint)
-    with progress("robustness: perturbed images scored", len(PERTURBATIONS) * len(drawn)) as advance:
+    with show_progress("robustness: perturbed images scored", len(PERTURBATIONS) * len(drawn)) as advance:
 
         def score(images: npt.NDArray[np.uint8]) -> Scores:
-            raw = raw_scores(model, images)
+            raw = predict_raw_scores(model, images)
             advance(len(images))
             return facts.calibration.apply(raw)
 
         sets = pairs_or_all(names, labels, pairs)
-        return robustness_rows(
+        return list_robustness_cells(
             score, pool.take(drawn), labels, sets, facts.calibration.threshold, seed=seed, batch_size=batch_size
         )

@@ -15,14 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fakeface.metrics.classification import Floats, Ints, binary_metrics
+from fakeface.metrics.classification import Floats, Ints, compute_binary_metrics
 
 Images: TypeAlias = npt.NDArray[np.uint8]
 Perturbation: TypeAlias = Callable[[Images, int], Images]  # images, seed
 Scorer: TypeAlias = Callable[[Images], npt.ArrayLike]  # images (N, size, size, 3) to scores (N,)
 
 UNCHANGED = "none"
-EQUALISED = "equalised"
+SHARED_DEGRADATION = "equalised"
 MACRO = "macro"
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in JPEG
 _BLUR_REACH = 4.0  # sigmas: what lies beyond is less than a hundredth of a grey level
@@ -30,10 +30,10 @@ _BLUR_REACH = 4.0  # sigmas: what lies beyond is less than a hundredth of a grey
 
 def jpeg(images: Images, quality: int) -> Images:
     """Coded as JPEG of this quality (1 to 100, libjpeg's scale, 4:2:0 colour) and decoded again."""
-    return _each(images, lambda image: _coded(image, quality))
+    return _each(images, lambda image: _encode_jpeg(image, quality))
 
 
-def _coded(image: Image.Image, quality: int) -> Image.Image:
+def _encode_jpeg(image: Image.Image, quality: int) -> Image.Image:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
     return Image.open(buffer)
@@ -54,7 +54,7 @@ def rescale(images: Images, scale: float) -> Images:
     """Resized to `scale` times the side by an antialiased cubic filter, and back; scale 1 changes nothing."""
     size = images.shape[1]
     other = max(1, round(size * scale))
-    return _each(images, lambda image: _resized(_resized(image, other), size))
+    return _each(images, lambda image: _resize(_resize(image, other), size))
 
 
 def crop(images: Images, fraction: float) -> Images:
@@ -63,10 +63,10 @@ def crop(images: Images, fraction: float) -> Images:
     inner = max(1, round(size * fraction))
     start = (size - inner) // 2
     box = (start, start, start + inner, start + inner)
-    return _each(images, lambda image: _resized(image.crop(box), size))
+    return _each(images, lambda image: _resize(image.crop(box), size))
 
 
-def _resized(image: Image.Image, size: int) -> Image.Image:
+def _resize(image: Image.Image, size: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BICUBIC)
 
 
@@ -86,7 +86,7 @@ def grey(images: Images) -> Images:
     return np.repeat(luminance[..., None], 3, axis=-1)
 
 
-def equalise(images: Images) -> Images:
+def degrade_alike(images: Images) -> Images:
     """Every picture through the same: the middle 80 %, brought to half the side and back, as JPEG quality 75.
 
     What crop, native size and coding left in detail and borders is levelled as far as that goes: a detector that told
@@ -102,26 +102,26 @@ def _each(images: Images, change: Callable[[Image.Image], Image.Image]) -> Image
     return changed
 
 
-def _seedless(function: Callable[..., Images], *strength: float) -> Perturbation:
+def _ignore_seed(function: Callable[..., Images], *strength: float) -> Perturbation:
     return lambda images, seed: function(images, *strength)
 
 
-def _noisy(sigma: float) -> Perturbation:
+def _make_noise(sigma: float) -> Perturbation:
     return lambda images, seed: noise(images, sigma, seed)
 
 
 PERTURBATIONS: Mapping[str, Perturbation] = (
-    {UNCHANGED: _seedless(np.copy)}
-    | {f"jpeg {quality}": _seedless(jpeg, quality) for quality in (95, 90, 75, 50, 30)}
-    | {f"blur {sigma:g}": _seedless(blur, sigma) for sigma in (0.5, 1, 2, 3)}
-    | {f"scale {scale:g}": _seedless(rescale, scale) for scale in (2, 0.75, 0.5, 0.25)}
-    | {f"noise {sigma}": _noisy(sigma) for sigma in (2, 5, 10)}
-    | {f"crop {fraction:g}": _seedless(crop, fraction) for fraction in (0.9, 0.75)}
-    | {"grey": _seedless(grey), EQUALISED: _seedless(equalise)}
+    {UNCHANGED: _ignore_seed(np.copy)}
+    | {f"jpeg {quality}": _ignore_seed(jpeg, quality) for quality in (95, 90, 75, 50, 30)}
+    | {f"blur {sigma:g}": _ignore_seed(blur, sigma) for sigma in (0.5, 1, 2, 3)}
+    | {f"scale {scale:g}": _ignore_seed(rescale, scale) for scale in (2, 0.75, 0.5, 0.25)}
+    | {f"noise {sigma}": _make_noise(sigma) for sigma in (2, 5, 10)}
+    | {f"crop {fraction:g}": _ignore_seed(crop, fraction) for fraction in (0.9, 0.75)}
+    | {"grey": _ignore_seed(grey), SHARED_DEGRADATION: _ignore_seed(degrade_alike)}
 )
 
 
-def perturbed_scores(
+def score_perturbed(
     score: Scorer, images: Images, perturbation: Perturbation, seed: int = 0, batch_size: int = 128
 ) -> Floats:
     """Scores (N,) of perturbed images (N, size, size, 3), perturbed and scored `batch_size` at a time.
@@ -135,7 +135,7 @@ def perturbed_scores(
     return np.concatenate(scores) if scores else np.empty(0)
 
 
-def robustness_rows(
+def list_robustness_cells(
     score: Scorer,
     images: Images,
     labels: npt.ArrayLike,
@@ -156,9 +156,9 @@ def robustness_rows(
     rows: list[dict[str, Any]] = []
     first: dict[str, float] = {}
     for name, perturbation in perturbations.items():
-        scores = perturbed_scores(score, images, perturbation, seed, batch_size)
-        of_sets = {each: binary_metrics(labels[mask], scores[mask], threshold) for each, mask in sets.items()}
-        for faces, metrics in ({MACRO: _mean_over_sets(of_sets)} | of_sets).items():
+        scores = score_perturbed(score, images, perturbation, seed, batch_size)
+        of_sets = {each: compute_binary_metrics(labels[mask], scores[mask], threshold) for each, mask in sets.items()}
+        for faces, metrics in ({MACRO: _average_sets(of_sets)} | of_sets).items():
             balanced = metrics.get("balanced_accuracy")
             if balanced is not None:
                 first.setdefault(faces, balanced)
@@ -168,7 +168,7 @@ def robustness_rows(
     return rows
 
 
-def _mean_over_sets(of_sets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def _average_sets(of_sets: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     counts = {name: sum(row[name] for row in of_sets.values()) for name in ("n_real", "n_fake")}
     whole = [row for row in of_sets.values() if "balanced_accuracy" in row]
     if not whole:
@@ -176,7 +176,7 @@ def _mean_over_sets(of_sets: Mapping[str, Mapping[str, float]]) -> dict[str, flo
     return counts | {name: float(np.mean([row[name] for row in whole])) for name in ("balanced_accuracy", "roc_auc")}
 
 
-def evenly_drawn_rows(sources: Sequence[str], labels: npt.ArrayLike, at_most: int, seed: int = 0) -> Ints:
+def stratified_sample(sources: Sequence[str], labels: npt.ArrayLike, at_most: int, seed: int = 0) -> Ints:
     """Sorted indices of at most `at_most` rows of each class of each source, drawn without replacement.
 
     Every perturbation scores every face again; a few hundred a source tell a fall of 0.05 from noise.

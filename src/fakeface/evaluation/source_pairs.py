@@ -18,22 +18,22 @@ TEST = "test"
 ALL_HELDOUT = "all held out"
 
 
-def face_names(set_name: str, sources: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
+def name_faces(set_name: str, sources: npt.NDArray[np.str_]) -> npt.NDArray[np.str_]:
     """The names (N,) by which pairs call the rows of the held-out set, or of a stage's test part."""
     return sources.copy() if set_name == HELDOUT else np.char.add(sources, f"/{TEST}")
 
 
-def pair_rows(
+def select_pair_rows(
     names: npt.NDArray[np.str_], labels: npt.NDArray[np.uint8], pairs: Mapping[str, Pair]
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """For each pair, which of the rows with these `face_names` (N,) and labels (N,) are its own, (N,) bool.
+    """For each pair, which of the rows with these `name_faces` (N,) and labels (N,) are its own, (N,) bool.
 
     A pair is left out when one of its names has no row. Raises UserError for a name of any other form.
     """
     rows = {}
     for pair_name, pair in pairs.items():
         wanted = [(name, label) for label, of_label in ((REAL, pair.real), (FAKE, pair.fake)) for name in of_label]
-        masks = [(names == _checked(name)) & (labels == label) for name, label in wanted]
+        masks = [(names == _check_name(name)) & (labels == label) for name, label in wanted]
         if all(mask.any() for mask in masks):
             rows[pair_name] = np.logical_or.reduce(masks)
     return rows
@@ -42,12 +42,12 @@ def pair_rows(
 def pairs_or_all(
     names: npt.NDArray[np.str_], labels: npt.NDArray[np.uint8], pairs: Mapping[str, Pair]
 ) -> dict[str, npt.NDArray[np.bool_]]:
-    """`pair_rows`, or where this data has no pair, the one set of all held-out rows."""
-    rows = pair_rows(names, labels, pairs)
+    """`select_pair_rows`, or where this data has no pair, the one set of all held-out rows."""
+    rows = select_pair_rows(names, labels, pairs)
     return rows or {ALL_HELDOUT: ~np.char.endswith(names, f"/{TEST}")}
 
 
-def _checked(name: str) -> str:
+def _check_name(name: str) -> str:
     source, slash, part = name.partition("/")
     if slash and part != TEST:
         raise UserError(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageFile, JpegImagePlugin
 
 from fakeface.images import jpeg_metadata, preprocessing, validation
-from fakeface.images.jpeg_metadata import jpeg_quality, subsampling
+from fakeface.images.jpeg_metadata import estimate_jpeg_quality, name_subsampling
 from fakeface.images.preprocessing import WHOLE, Crop, Reencoding
 from fakeface.images.validation import (
     JPEG_END,
@@ -27,7 +27,7 @@ from fakeface.images.validation import (
     RejectedImage,
     open_checked,
     read_content,
-    rejecting,
+    reject_errors,
 )
 
 IMAGE_SIZE = 128  # pixels a side
@@ -44,7 +44,7 @@ SHRINK_ON_LOAD_MARGIN = 4
 
 
 @dataclass(frozen=True)
-class ImageFacts:
+class ImageHeader:
     """What an image file's header says; nothing is decoded."""
 
     width: int  # pixels, as stored: before the EXIF orientation
@@ -53,7 +53,7 @@ class ImageFacts:
     mode: str  # Pillow's name of the stored colours: L, RGB, CMYK, P, RGBA, I;16 …
     greyscale: bool  # stored without colour; a grey picture stored as RGB is False
     orientation: int  # EXIF, 1 (upright) to 8
-    jpeg_quality: int | None  # 1 to 100, see jpeg_metadata.jpeg_quality(); None for other formats
+    jpeg_quality: int | None  # 1 to 100, see jpeg_metadata.estimate_jpeg_quality; None for other formats
     jpeg_divisor: float | None  # mean of all quantisation divisors; tells apart tables that no quality describes
     subsampling: str | None  # of a JPEG's colour: "grey" without colour, else one of jpeg_metadata.SUBSAMPLINGS
     progressive: bool  # a JPEG whose detail comes in several scans
@@ -76,24 +76,24 @@ def decode_image(
     short is rejected.
     """
     image = open_checked(content, max_bytes, max_pixels)
-    with rejecting(image):
+    with reject_errors(image):
         full_size = image.size
         first_size = reencoding.size if reencoding else size
-        factor = _shrink_factor(image, first_size, crop)
-        upright, turned = _upright(image, content, factor)
+        factor = _choose_shrink_factor(image, first_size, crop)
+        upright, turned = _decode_upright(image, content, factor)
         left, top, right, bottom = crop.box(*(full_size[::-1] if turned else full_size))
         box = (left / factor, top / factor, right / factor, bottom / factor)
-        square = _on_background(upright.resize((first_size, first_size), REDUCTION, box=box))
+        square = _flatten_on_background(upright.resize((first_size, first_size), REDUCTION, box=box))
         if reencoding:
-            square = _saved_again(square, reencoding.quality).resize((size, size), REDUCTION)
+            square = _reencode_jpeg(square, reencoding.quality).resize((size, size), REDUCTION)
         return np.array(square)
 
 
 def decode_full_size(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode an image file as `decode_image` does, uncropped and unreduced: uint8 RGB (height, width, 3), upright."""
     image = open_checked(content, max_bytes, max_pixels)
-    with rejecting(image):
-        return np.array(_on_background(_upright(image, content, factor=1)[0]))
+    with reject_errors(image):
+        return np.array(_flatten_on_background(_decode_upright(image, content, factor=1)[0]))
 
 
 def read_image(
@@ -110,53 +110,53 @@ def read_image(
     return decode_image(content, size, crop, reencoding=reencoding, max_bytes=max_bytes, max_pixels=max_pixels)
 
 
-def inspect_image(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+def inspect_image(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> ImageHeader:
     """Read an image file's header under the limits of `decode_image`; raise RejectedImage."""
     image = open_checked(content, max_bytes, max_pixels)
-    with rejecting(image):
+    with reject_errors(image):
         tables = image.quantization if isinstance(image, JpegFile) else {}
         divisors = [divisor for table in tables.values() for divisor in table]
-        return ImageFacts(
+        return ImageHeader(
             width=image.width,
             height=image.height,
             format=str(image.format),
             mode=image.mode,
             greyscale=image.mode in ("1", "L", "LA", "La") or image.mode.startswith("I"),
-            orientation=_orientation(image),
-            jpeg_quality=jpeg_quality(tables[min(tables)]) if tables else None,
+            orientation=_read_orientation(image),
+            jpeg_quality=estimate_jpeg_quality(tables[min(tables)]) if tables else None,
             jpeg_divisor=sum(divisors) / len(divisors) if divisors else None,
-            subsampling=_subsampling(image) if isinstance(image, JpegFile) else None,
+            subsampling=_read_subsampling(image) if isinstance(image, JpegFile) else None,
             progressive="progressive" in image.info,
         )
 
 
-def _subsampling(image: JpegFile) -> str:
-    return subsampling([layer[1:3] for layer in image.layer])
+def _read_subsampling(image: JpegFile) -> str:
+    return name_subsampling([layer[1:3] for layer in image.layer])
 
 
-def decoder_code() -> str:
+def read_decoder_source() -> str:
     """Return the source of all that decides arrays and facts of files; what is kept of these names it."""
     return "".join(map(inspect.getsource, (preprocessing, validation, jpeg_metadata, sys.modules[__name__])))
 
 
-def _shrink_factor(image: ImageFile.ImageFile, size: int, crop: Crop) -> int:
+def _choose_shrink_factor(image: ImageFile.ImageFile, size: int, crop: Crop) -> int:
     """The divisor, 1, 2, 4 or 8, by which a JPEG may be shrunk while it is decoded."""
     left, top, right, bottom = crop.box(*image.size)
     spare = min(right - left, bottom - top) // (size * SHRINK_ON_LOAD_MARGIN)
     return min(8, 1 << spare.bit_length() - 1) if spare and isinstance(image, JpegFile) else 1
 
 
-def _upright(image: ImageFile.ImageFile, content: bytes, factor: int) -> tuple[Image.Image, bool]:
+def _decode_upright(image: ImageFile.ImageFile, content: bytes, factor: int) -> tuple[Image.Image, bool]:
     """Decode, at 1/factor of its size, and turn by the EXIF orientation; tell whether the sides changed places."""
     _load(image, factor)
     if isinstance(image, JpegFile) and _lacks_data(image, content, factor):
         raise RejectedImage("truncated JPEG")
-    orientation = _orientation(image)  # after the pixels: a PNG may carry its EXIF behind them
-    plain = _plain_mode(image)
+    orientation = _read_orientation(image)  # after the pixels: a PNG may carry its EXIF behind them
+    plain = _convert_to_plain_mode(image)
     return plain.transpose(_TURNS[orientation]) if orientation in _TURNS else plain, orientation >= 5
 
 
-def _saved_again(image: Image.Image, quality: int) -> Image.Image:
+def _reencode_jpeg(image: Image.Image, quality: int) -> Image.Image:
     file = BytesIO()
     image.save(file, "JPEG", quality=quality, subsampling="4:2:0")
     file.seek(0)
@@ -190,7 +190,7 @@ def _lacks_data(image: JpegFile, content: bytes, factor: int) -> bool:
     return probe.tobytes() != image.tobytes()
 
 
-def _plain_mode(image: ImageFile.ImageFile) -> Image.Image:
+def _convert_to_plain_mode(image: ImageFile.ImageFile) -> Image.Image:
     """The same picture as L, LA, RGB or RGBA, 8 bits a channel."""
     if image.mode.startswith("I;16"):
         # convert() would clip instead of scaling
@@ -216,7 +216,7 @@ _TURNS = {
 }
 
 
-def _orientation(image: ImageFile.ImageFile) -> int:
+def _read_orientation(image: ImageFile.ImageFile) -> int:
     """EXIF tag 0x0112 of the first directory (TIFF 6.0, section 2); 1 where EXIF is missing or unreadable.
 
     Pillow's own reader warns about a damaged directory and reads all of it. It turns a TIFF by itself.
@@ -238,7 +238,7 @@ def _orientation(image: ImageFile.ImageFile) -> int:
     return 1
 
 
-def _on_background(image: Image.Image) -> Image.Image:
+def _flatten_on_background(image: Image.Image) -> Image.Image:
     if image.mode == "RGBA":
         under = Image.new("RGBA", image.size, (*BACKGROUND, 255))
         image = Image.alpha_composite(under, image)

@@ -34,7 +34,7 @@ def list_images(folder: Path) -> Listing:
     images: list[str] = []
     refused: list[tuple[str, str]] = []
     ignored = 0
-    for where, subfolders, names in os.walk(base, onerror=_raise):
+    for where, subfolders, names in os.walk(base, onerror=_raise_error):
         skipped = {name for name in subfolders if name.startswith(".") or name in IGNORED_FOLDERS}
         ignored += len(skipped)
         subfolders[:] = sorted(set(subfolders) - skipped)
@@ -45,14 +45,14 @@ def list_images(folder: Path) -> Listing:
             relative = f"{inside}/{name}" if inside else name
             if is_passed_over(name):
                 ignored += name != RECORD
-            elif (reason := _reason_to_refuse(f"{where}/{name}", relative, base)) is not None:
-                refused.append((escaped(relative), reason))
+            elif (reason := _find_refusal(f"{where}/{name}", relative, base)) is not None:
+                refused.append((escape_name(relative), reason))
             else:
                 images.append(relative)
     return Listing(sorted(images), sorted(refused), ignored)
 
 
-def escaped(name: str) -> str:
+def escape_name(name: str) -> str:
     r"""Write a file name in printable UTF-8: bytes that are none, and control characters, as \\xNN."""
     text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
@@ -66,7 +66,7 @@ def is_passed_over(name: str) -> bool:
     return not suffix and name.lower() in IGNORED_STEMS
 
 
-def _reason_to_refuse(path: str, relative: str, base: str) -> str | None:
+def _find_refusal(path: str, relative: str, base: str) -> str | None:
     try:
         relative.encode("utf-8")
     except UnicodeEncodeError:
@@ -75,26 +75,26 @@ def _reason_to_refuse(path: str, relative: str, base: str) -> str | None:
         return "name has a line break or control character"
     try:
         mode = os.lstat(path).st_mode
-        return _reason_to_refuse_link(Path(path), base) if stat.S_ISLNK(mode) else _reason_by_kind(mode)
+        return _find_link_refusal(Path(path), base) if stat.S_ISLNK(mode) else _find_kind_refusal(mode)
     except OSError:
         return "cannot be read"
 
 
-def _reason_to_refuse_link(path: Path, base: str) -> str | None:
+def _find_link_refusal(path: Path, base: str) -> str | None:
     try:
         mode = path.stat().st_mode
     except OSError:
         return "symbolic link to nothing"
     if not path.resolve().is_relative_to(base):
         return "symbolic link out of the folder"
-    return _reason_by_kind(mode)
+    return _find_kind_refusal(mode)
 
 
-def _reason_by_kind(mode: int) -> str | None:
+def _find_kind_refusal(mode: int) -> str | None:
     if stat.S_ISDIR(mode):
         return "symbolic link to a folder"
     return None if stat.S_ISREG(mode) else "not a regular file"
 
 
-def _raise(error: OSError) -> None:
+def _raise_error(error: OSError) -> None:
     raise error

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0", "4:4:0", "4:1:1", "other", "grey")
 
 
-def jpeg_quality(luminance_table: Sequence[int]) -> int:
+def estimate_jpeg_quality(luminance_table: Sequence[int]) -> int:
     """Quality (1 to 100) whose standard luminance table is nearest to this one of 64 divisors in row order.
 
     Exact for encoders that scale the table of ITU-T T.81 Annex K.1 as the Independent JPEG Group's libjpeg does
@@ -19,7 +19,7 @@ def jpeg_quality(luminance_table: Sequence[int]) -> int:
     return int(np.abs(_STANDARD_TABLES - np.asarray(luminance_table)).sum(axis=1).argmin()) + 1
 
 
-def subsampling(factors: Sequence[tuple[int, int]]) -> str:
+def name_subsampling(factors: Sequence[tuple[int, int]]) -> str:
     """How much resolution the colour has, one of SUBSAMPLINGS.
 
     Args:
@@ -34,7 +34,7 @@ def subsampling(factors: Sequence[tuple[int, int]]) -> str:
     return named.get(ratios.pop(), "other") if len(ratios) == 1 else "other"
 
 
-def _standard_tables() -> NDArray[np.int64]:
+def _build_standard_tables() -> NDArray[np.int64]:
     # ITU-T T.81 (1992), table K.1: luminance quantisation.
     base = np.array(
         [
@@ -54,4 +54,4 @@ def _standard_tables() -> NDArray[np.int64]:
     return tables
 
 
-_STANDARD_TABLES = _standard_tables()
+_STANDARD_TABLES = _build_standard_tables()

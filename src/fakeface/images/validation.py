@@ -74,22 +74,24 @@ def open_checked(content: bytes, max_bytes: int, max_pixels: int) -> ImageFile.I
     if not content:
         raise RejectedImage("empty file")
     _check_length(len(content), max_bytes)
-    reader = _reader_of(content)
+    reader = _choose_reader(content)
     if reader is WebPImagePlugin.WebPImageFile:
-        _check_size(_webp_size(content), max_pixels)  # its reader sets the whole canvas aside before telling the size
-    with rejecting(reader):
+        _check_size(
+            _read_webp_size(content), max_pixels
+        )  # its reader sets the whole canvas aside before telling the size
+    with reject_errors(reader):
         image = reader(BytesIO(content))
     _check_size(image.size, max_pixels)
     _check_whole(image, content)
     return image
 
 
-def _reader_of(content: bytes) -> type[ImageFile.ImageFile]:
+def _choose_reader(content: bytes) -> type[ImageFile.ImageFile]:
     # The readers are called directly because Image.open warns about, or refuses, sizes by a global limit.
     for signature, reader in _READERS.items():
         if re.match(signature, content, re.DOTALL):
             return reader
-    raise RejectedImage(_name_of_other(content))
+    raise RejectedImage(_name_other_format(content))
 
 
 _READERS: dict[bytes, type[ImageFile.ImageFile]] = {
@@ -115,7 +117,7 @@ _OTHERS = {
 }
 
 
-def _name_of_other(content: bytes) -> str:
+def _name_other_format(content: bytes) -> str:
     head = content if content[:16].strip(b"\0") == b"" else content[:2048]
     for signature, name in _OTHERS.items():
         if re.match(signature, head, re.DOTALL | re.IGNORECASE):
@@ -124,7 +126,7 @@ def _name_of_other(content: bytes) -> str:
 
 
 @contextmanager
-def rejecting(source: ImageFile.ImageFile | type[ImageFile.ImageFile]) -> Iterator[None]:
+def reject_errors(source: ImageFile.ImageFile | type[ImageFile.ImageFile]) -> Iterator[None]:
     """Turn whatever a reader raises on hostile bytes into a RejectedImage; only a lack of memory passes."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise RuntimeError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on: cut files would be filled with grey unnoticed")
@@ -152,7 +154,7 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
         raise RejectedImage(f"too small ({width}×{height} pixels)")
 
 
-def _webp_size(content: bytes) -> tuple[int, int]:
+def _read_webp_size(content: bytes) -> tuple[int, int]:
     """Canvas size by RFC 9649, sections 2.5 to 2.7."""
     try:
         kind = content[12:16]
@@ -210,14 +212,14 @@ def _png_is_whole(content: bytes) -> bool:
 def _gif_is_whole(content: bytes) -> bool:
     """Follow the blocks to the trailer."""
 
-    def behind_colours(flags: int, at: int) -> int:
+    def find_end_of_colours(flags: int, at: int) -> int:
         return at + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
 
     try:
-        at = behind_colours(content[10], 13)
+        at = find_end_of_colours(content[10], 13)
         while content[at] != 0x3B:  # trailer
             if content[at] == 0x2C:  # image: its own colours, one byte of code size, then sub-blocks
-                at = behind_colours(content[at + 9], at + 10) + 1
+                at = find_end_of_colours(content[at + 9], at + 10) + 1
             else:  # extension: its label, then sub-blocks
                 at += 2
             while content[at]:

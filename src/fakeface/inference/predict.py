@@ -19,9 +19,9 @@ from fakeface.images.decoding import read_image
 from fakeface.images.discovery import list_images
 from fakeface.images.preprocessing import Crop
 from fakeface.images.validation import RejectedImage
-from fakeface.inference.scoring import raw_scores
+from fakeface.inference.scoring import predict_raw_scores
 from fakeface.metrics.calibration import Calibration
-from fakeface.models.checkpoints import CheckpointFacts, Detectors
+from fakeface.models.checkpoints import CheckpointMetadata, ModelCache
 from fakeface.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ READ_AHEAD = 2  # batches decoded, or being decoded, while the network works on 
 MOST_READERS = 4  # threads that decode; each may hold one picture in full size
 
 
-def decision(calibration: Calibration, score: float) -> str:
+def choose_prediction(calibration: Calibration, score: float) -> str:
     """Return `fake`, `real`, or `unsure` inside the band that validation images gave."""
     if bool(calibration.unsure([score])[0]):
         return "unsure"
@@ -51,11 +51,11 @@ def print_predictions(paths: Sequence[Path], checkpoint: Path, crop: Crop) -> in
     """
     from fakeface.models.device import prepare_tensorflow
 
-    found = [_image_files(path) for path in paths]
+    found = [_list_files(path) for path in paths]
     files = [file for usable, _ in found for file in usable]
     refused = sum(count for _, count in found)
     prepare_tensorflow("auto", "auto", seed=0, deterministic=False)
-    model, facts = Detectors().load(checkpoint)
+    model, facts = ModelCache().load(checkpoint)
     if facts.note:
         click.echo(
             f"fakeface: {checkpoint} was trained on the {facts.note}: its scores mean nothing elsewhere.", err=True
@@ -67,46 +67,46 @@ def print_predictions(paths: Sequence[Path], checkpoint: Path, crop: Crop) -> in
             click.echo(f"fakeface: {file}: {score}; it has no score.", err=True)
             refused += 1
         else:
-            rows.writerow((file, f"{score:.4f}", decision(facts.calibration, score)))
+            rows.writerow((file, f"{score:.4f}", choose_prediction(facts.calibration, score)))
     return 2 if refused else 0
 
 
 def score_files(
-    files: Sequence[Path], model: tf.keras.Model, facts: CheckpointFacts, crop: Crop, batch_size: int = BATCH_SIZE
+    files: Sequence[Path], model: tf.keras.Model, facts: CheckpointMetadata, crop: Crop, batch_size: int = BATCH_SIZE
 ) -> Iterator[tuple[Path, float | str]]:
     """Yield each file in its order with its calibrated score in [0, 1], or with the reason why it has none.
 
     Threads decode the batches ahead while the network works on one, so at most READ_AHEAD + 1 batches are in memory.
     """
-    for batch in _decoded_ahead(files, facts, crop, batch_size):
+    for batch in _decode_ahead(files, facts, crop, batch_size):
         images = [image for _, image in batch if not isinstance(image, str)]
-        scores = iter(_scores(images, model, facts))
+        scores = iter(_score_batches(images, model, facts))
         for file, image in batch:
             yield file, image if isinstance(image, str) else next(scores)
 
 
-def _scores(images: Sequence[Image], model: tf.keras.Model, facts: CheckpointFacts) -> list[float]:
+def _score_batches(images: Sequence[Image], model: tf.keras.Model, facts: CheckpointMetadata) -> list[float]:
     if not images:
         return []
-    scores: list[float] = facts.calibration.apply(raw_scores(model, np.stack(images))).tolist()
+    scores: list[float] = facts.calibration.apply(predict_raw_scores(model, np.stack(images))).tolist()
     return scores
 
 
-def _decoded_ahead(
-    files: Sequence[Path], facts: CheckpointFacts, crop: Crop, batch_size: int
+def _decode_ahead(
+    files: Sequence[Path], facts: CheckpointMetadata, crop: Crop, batch_size: int
 ) -> Iterator[list[tuple[Path, Image | str]]]:
     waiting: deque[list[tuple[Path, Future[Image | str]]]] = deque()
     with ThreadPoolExecutor(min(MOST_READERS, os.cpu_count() or 1)) as readers:
         for start in range(0, len(files), batch_size):
             batch = files[start : start + batch_size]
-            waiting.append([(file, readers.submit(_image_or_reason, file, facts, crop)) for file in batch])
+            waiting.append([(file, readers.submit(_decode_or_explain, file, facts, crop)) for file in batch])
             if len(waiting) > READ_AHEAD:
                 yield [(file, image.result()) for file, image in waiting.popleft()]
         while waiting:
             yield [(file, image.result()) for file, image in waiting.popleft()]
 
 
-def _image_or_reason(file: Path, facts: CheckpointFacts, crop: Crop) -> Image | str:
+def _decode_or_explain(file: Path, facts: CheckpointMetadata, crop: Crop) -> Image | str:
     try:
         return read_image(file, facts.image_size, crop, reencoding=facts.reencoding)
     except RejectedImage as error:
@@ -115,7 +115,7 @@ def _image_or_reason(file: Path, facts: CheckpointFacts, crop: Crop) -> Image | 
         return error.strerror or str(error)
 
 
-def _image_files(path: Path) -> tuple[list[Path], int]:
+def _list_files(path: Path) -> tuple[list[Path], int]:
     """Return the image files of a path, and how many names in it were refused, each said on stderr."""
     if path.is_file():
         return [path], 0

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fakeface.metrics.classification import PROBABILITY_CLIP, Floats, checked_rows, macro_weights, unsure_rows
+from fakeface.metrics.classification import (
+    PROBABILITY_CLIP,
+    Floats,
+    is_abstained,
+    source_balanced_weights,
+    validate_labels_and_scores,
+)
 from fakeface.system.errors import UserError
 
 SLOPE_BOUNDS = (0.05, 20.0)  # temperature 20 to 0.05; never negative, so the order of the scores stays the model's
@@ -21,7 +27,7 @@ BIAS_BOUNDS = (-20.0, 20.0)  # a logit of 16 is as far as a clipped score reache
 TARGET_ACCURACY = 0.95
 # The calibrated score from which on a face is fake. All validation rows have a say in where that lies; the score of the
 # highest balanced accuracy on them hangs on a few and moves twice as far (docs/generalization.md, tenth series).
-EVEN_ODDS = 0.5
+DEFAULT_THRESHOLD = 0.5
 _ROUNDING = 1e-9
 
 
@@ -34,9 +40,9 @@ class Calibration:
 
     slope: float = 1.0
     bias: float = 0.0
-    threshold: float = EVEN_ODDS
-    unsure_low: float = EVEN_ODDS
-    unsure_high: float = EVEN_ODDS
+    threshold: float = DEFAULT_THRESHOLD
+    abstention_low: float = DEFAULT_THRESHOLD
+    abstention_high: float = DEFAULT_THRESHOLD
     target_accuracy: float = TARGET_ACCURACY
     n_real: int = 0
     n_fake: int = 0
@@ -53,7 +59,7 @@ class Calibration:
 
     def unsure(self, calibrated: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """True where a calibrated score (N,) lies in the unsure band."""
-        return unsure_rows(calibrated, self.unsure_low, self.unsure_high)
+        return is_abstained(calibrated, self.abstention_low, self.abstention_high)
 
     def to_json(self) -> dict[str, Any]:
         """A mapping that `json.dumps` takes and `from_json` turns back into an equal object."""
@@ -75,7 +81,7 @@ class Calibration:
         return calibration
 
     def _check(self) -> None:
-        within = 0 <= self.unsure_low <= self.threshold <= self.unsure_high <= 1
+        within = 0 <= self.abstention_low <= self.threshold <= self.abstention_high <= 1
         if not within or not self.slope > 0 or not np.isfinite([self.slope, self.bias]).all():
             raise UserError(f"The stored calibration is out of range ({self}); train the stage again.")
 
@@ -104,19 +110,19 @@ def fit_calibration(
     a calibrated score is the probability of fake among as many real as fake faces; the threshold is EVEN_ODDS of it.
     With one class only nothing can be fitted: the scores stay as they are and no score is unsure.
     """
-    labels, scores = checked_rows(labels, scores)
-    _refuse_other_parts(parts, labels.size)
+    labels, scores = validate_labels_and_scores(labels, scores)
+    _check_parts(parts, labels.size)
     n_real, n_fake = (int((labels == label).sum()) for label in (0, 1))
     fitted_on = {"n_real": n_real, "n_fake": n_fake, "sources": tuple(sorted(set(map(str, sources))))}
     if not n_real or not n_fake:
         return Calibration(target_accuracy=target_accuracy, **fitted_on)  # type: ignore[arg-type]
     slope, bias = fit_slope_and_bias(labels, scores)
     calibrated = Calibration(slope, bias).apply(scores)
-    low, high = fit_unsure_band(labels, calibrated, EVEN_ODDS, target_accuracy)
-    return Calibration(slope, bias, EVEN_ODDS, low, high, target_accuracy, **fitted_on)  # type: ignore[arg-type]
+    low, high = fit_abstention_band(labels, calibrated, DEFAULT_THRESHOLD, target_accuracy)
+    return Calibration(slope, bias, DEFAULT_THRESHOLD, low, high, target_accuracy, **fitted_on)  # type: ignore[arg-type]
 
 
-def _refuse_other_parts(parts: Sequence[str], count: int) -> None:
+def _check_parts(parts: Sequence[str], count: int) -> None:
     others = sorted(set(map(str, parts)) - {"valid"})
     if others or len(parts) != count:
         raise ValueError(f"a calibration is fitted on one 'valid' part a row, not on {len(parts)} rows with {others}")
@@ -128,13 +134,13 @@ def fit_slope_and_bias(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[fl
     Targets are Platt's (1999), (n₁+1)/(n₁+2) for fake and 1/(n₀+2) for real, which keep the slope finite where the
     classes are perfectly apart; SLOPE_BOUNDS and BIAS_BOUNDS hold it where scores are worse than chance or all alike.
     """
-    labels, scores = checked_rows(labels, scores)
+    labels, scores = validate_labels_and_scores(labels, scores)
     from scipy.optimize import minimize
 
     logits = logit(scores)
     n_real, n_fake = np.bincount(labels, minlength=2)
     targets = np.where(labels == 1, (n_fake + 1) / (n_fake + 2), 1 / (n_real + 2))
-    weights = macro_weights(labels)
+    weights = source_balanced_weights(labels)
 
     def loss_and_gradient(parameters: Floats) -> tuple[float, Floats]:
         slope, bias = parameters
@@ -154,7 +160,7 @@ def fit_slope_and_bias(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[fl
     return float(best.x[0]), float(best.x[1])
 
 
-def fit_unsure_band(
+def fit_abstention_band(
     labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, target_accuracy: float = TARGET_ACCURACY
 ) -> tuple[float, float]:
     """The narrowest band (low, high) around the threshold outside which the answers are right at the target's rate.
@@ -162,10 +168,10 @@ def fit_unsure_band(
     The band reaches equally far on both sides in logits, so that one number is fitted, not two. Both classes weigh the
     same. (threshold, threshold) where no band is needed; (0, 1), all unsure, where no band is wide enough.
     """
-    labels, scores = checked_rows(labels, scores)
+    labels, scores = validate_labels_and_scores(labels, scores)
     centre = float(logit(threshold))
     distances, group = np.unique(np.round(np.abs(logit(scores) - centre), 12), return_inverse=True)
-    weights = macro_weights(labels)
+    weights = source_balanced_weights(labels)
     correct = weights * ((scores >= threshold) == labels)
     # From the farthest inwards: the accuracy of all rows at least this far from the threshold.
     answered = np.cumsum(np.bincount(group, weights=weights)[::-1])

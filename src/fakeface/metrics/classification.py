@@ -30,7 +30,7 @@ _CHUNK_ENTRIES = 500_000  # resampled weights held at once: 4 MB, about a core's
 _ROUNDING = 1e-9  # a rate that equals a bound up to rounding has met it
 
 
-def checked_rows(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Ints, Floats]:
+def validate_labels_and_scores(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Ints, Floats]:
     """Labels (N,) as int64 and scores (N,) as float64.
 
     Raises ValueError for unequal or wrong shapes, labels beyond 0 and 1 or scores beyond [0, 1]; UserError for no row
@@ -53,20 +53,20 @@ def checked_rows(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Ints, Fl
     return labels.astype(np.int64), scores
 
 
-def macro_weights(labels: npt.ArrayLike, sources: Sequence[str] | None = None) -> Floats:
+def source_balanced_weights(labels: npt.ArrayLike, sources: Sequence[str] | None = None) -> Floats:
     """Weights (N,) of sum 1 under which both classes weigh the same, and so do the sources inside a class.
 
     Without `sources` only the classes are balanced. Under these weights accuracy is balanced accuracy, and a constant
     answer gets 0.5 (1.0 where there is only one class).
     """
     labels = np.asarray(labels, np.int64)
-    cell_of_row, class_of_cell, sizes = _cells(labels, sources)
+    cell_of_row, class_of_cell, sizes = _number_strata(labels, sources)
     cells_per_class = np.bincount(class_of_cell, minlength=2)
     weight_of_cell = 1 / (sizes * cells_per_class[class_of_cell] * np.count_nonzero(cells_per_class))
     return np.asarray(weight_of_cell[cell_of_row], np.float64)
 
 
-def binary_metrics(
+def compute_binary_metrics(
     labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, weights: npt.ArrayLike | None = None
 ) -> dict[str, float]:
     """Metrics of scores (N,) against labels (N,), optionally with a weight for each row.
@@ -75,15 +75,15 @@ def binary_metrics(
     fake_accuracy for the classes present; with both classes also balanced_accuracy, roc_auc, average_precision and
     tpr_at_1_fpr, tpr_at_5_fpr (the highest share of fakes caught while at most 1 % or 5 % of the reals are accused).
     """
-    labels, scores = checked_rows(labels, scores)
+    labels, scores = validate_labels_and_scores(labels, scores)
     weights = np.ones(scores.size) if weights is None else np.asarray(weights, np.float64)
     correct = (scores >= threshold) == labels
     real, fake = labels == REAL, labels == FAKE
     metrics: dict[str, float] = {
         "accuracy": float(np.average(correct, weights=weights)),
-        "loss": float(np.average(_log_losses(labels, scores), weights=weights)),
+        "loss": float(np.average(_compute_log_losses(labels, scores), weights=weights)),
         "brier": float(np.average((scores - labels) ** 2, weights=weights)),
-        "ece": expected_calibration_error(labels, scores, weights),
+        "ece": compute_calibration_error(labels, scores, weights),
         "n_real": int(real.sum()),
         "n_fake": int(fake.sum()),
     }
@@ -93,11 +93,11 @@ def binary_metrics(
         metrics["fake_accuracy"] = float(np.average(correct[fake], weights=weights[fake]))
     if real.any() and fake.any():
         metrics["balanced_accuracy"] = (metrics["real_accuracy"] + metrics["fake_accuracy"]) / 2
-        metrics |= _ranking_metrics(labels, scores, weights)
+        metrics |= _compute_ranking_metrics(labels, scores, weights)
     return metrics
 
 
-def _ranking_metrics(labels: Ints, scores: Floats, weights: Floats) -> dict[str, float]:
+def _compute_ranking_metrics(labels: Ints, scores: Floats, weights: Floats) -> dict[str, float]:
     from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
     false_rates, true_rates, _ = roc_curve(labels, scores, sample_weight=weights, drop_intermediate=False)
@@ -109,12 +109,12 @@ def _ranking_metrics(labels: Ints, scores: Floats, weights: Floats) -> dict[str,
     }
 
 
-def _log_losses(labels: Ints, scores: Floats) -> Floats:
+def _compute_log_losses(labels: Ints, scores: Floats) -> Floats:
     likelihood = np.where(labels == FAKE, scores, 1 - scores)
     return np.asarray(-np.log(np.clip(likelihood, PROBABILITY_CLIP, 1 - PROBABILITY_CLIP)), np.float64)
 
 
-def expected_calibration_error(
+def compute_calibration_error(
     labels: npt.ArrayLike, scores: npt.ArrayLike, weights: npt.ArrayLike | None = None
 ) -> float:
     """Mean over the rows of |share of fakes − mean score| in the row's bin, in [0, 1].
@@ -122,20 +122,20 @@ def expected_calibration_error(
     15 equal-width bins [k/15, (k+1)/15) of the probability of fake: Naeini et al. 2015, "Obtaining Well Calibrated
     Probabilities Using Bayesian Binning", with the bin count of Guo et al. 2017.
     """
-    labels, scores = checked_rows(labels, scores)
+    labels, scores = validate_labels_and_scores(labels, scores)
     weights = np.ones(scores.size) if weights is None else np.asarray(weights, np.float64)
-    gaps = np.bincount(_bins(scores), weights=weights * (labels - scores), minlength=CALIBRATION_BINS)
+    gaps = np.bincount(_assign_bins(scores), weights=weights * (labels - scores), minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / weights.sum())
 
 
-def _bins(scores: Floats) -> Ints:
+def _assign_bins(scores: Floats) -> Ints:
     return np.minimum((scores * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 
-def reliability_rows(labels: npt.ArrayLike, scores: npt.ArrayLike) -> list[dict[str, float]]:
+def list_reliability_bins(labels: npt.ArrayLike, scores: npt.ArrayLike) -> list[dict[str, float]]:
     """For each of the 15 score bins that holds a row: low, high (its edges), mean_score, fake_share, n."""
-    labels, scores = checked_rows(labels, scores)
-    bins = _bins(scores)
+    labels, scores = validate_labels_and_scores(labels, scores)
+    bins = _assign_bins(scores)
     return [
         {
             "low": k / CALIBRATION_BINS,
@@ -158,18 +158,19 @@ def bootstrap_intervals(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Interval]:
-    """95 % percentile bootstrap intervals (Efron 1979) {metric: {"low", "high"}} of `binary_metrics`' metrics.
+    """95 % percentile bootstrap intervals (Efron 1979) {metric: {"low", "high"}} of `compute_binary_metrics`' metrics.
 
     Rows are redrawn inside each class, and inside each source where `sources` (N,) are given, so that the counts of the
     evaluated set stay what they are. The same arguments give the same numbers. A rate of exactly 0 or 1 has an interval
-    of no width (`per_source` states Wilson's instead), and a resample's ece is larger than the set's, by its noise.
+    of no width (`evaluate_sources` states Wilson's instead), and a resample's ece is larger than the
+    set's, by its noise.
     No resamples, no intervals.
     """
     if not resamples:
         return {}
-    labels, scores = checked_rows(labels, scores)
+    labels, scores = validate_labels_and_scores(labels, scores)
     weights = np.ones(scores.size) if weights is None else np.asarray(weights, np.float64)
-    cell_of_row, _, sizes = _cells(labels, sources)
+    cell_of_row, _, sizes = _number_strata(labels, sources)
     order = np.argsort(-scores, kind="stable")
     labels, scores, weights, cell_of_row = labels[order], scores[order], weights[order], cell_of_row[order]
     rows_of_cell = [np.flatnonzero(cell_of_row == cell) for cell in range(sizes.size)]
@@ -177,8 +178,8 @@ def bootstrap_intervals(
     chunk = max(1, _CHUNK_ENTRIES // scores.size)
     parts = []
     for start in range(0, resamples, chunk):
-        drawn = _resampled_weights(rows_of_cell, min(chunk, resamples - start), weights, rng)
-        parts.append(metrics_by_weights(labels, scores, threshold, drawn))
+        drawn = _resample_weights(rows_of_cell, min(chunk, resamples - start), weights, rng)
+        parts.append(compute_weighted_metrics(labels, scores, threshold, drawn))
     tail = (1 - CONFIDENCE) / 2
     intervals = {}
     for name in parts[0]:
@@ -187,7 +188,7 @@ def bootstrap_intervals(
     return intervals
 
 
-def _resampled_weights(rows_of_cell: list[Ints], count: int, weights: Floats, rng: np.random.Generator) -> Floats:
+def _resample_weights(rows_of_cell: list[Ints], count: int, weights: Floats, rng: np.random.Generator) -> Floats:
     """Weights (count, N): how often each row is drawn, with replacement inside its cell, times its own weight."""
     drawn = np.empty((count, weights.size))
     for rows in rows_of_cell:
@@ -196,17 +197,17 @@ def _resampled_weights(rows_of_cell: list[Ints], count: int, weights: Floats, rn
     return drawn * weights
 
 
-def metrics_by_weights(labels: Ints, scores: Floats, threshold: float, weights: Floats) -> dict[str, Floats]:
-    """`binary_metrics` for many weightings (K, N) of the same rows at once, each metric as (K,).
+def compute_weighted_metrics(labels: Ints, scores: Floats, threshold: float, weights: Floats) -> dict[str, Floats]:
+    """`compute_binary_metrics` for many weightings (K, N) of the same rows at once, each metric as (K,).
 
     The rows must be sorted by falling score. This is what makes a thousand resamples cheap: one sort serves them all.
     """
     fake = labels == FAKE
     correct = (scores >= threshold) == labels
     totals = weights.sum(axis=1)
-    terms = np.stack([correct, _log_losses(labels, scores), (scores - labels) ** 2], axis=1)
+    terms = np.stack([correct, _compute_log_losses(labels, scores), (scores - labels) ** 2], axis=1)
     sums = weights @ terms
-    gaps = weights @ (np.eye(CALIBRATION_BINS)[_bins(scores)] * (labels - scores)[:, None])
+    gaps = weights @ (np.eye(CALIBRATION_BINS)[_assign_bins(scores)] * (labels - scores)[:, None])
     metrics = {
         "accuracy": sums[:, 0] / totals,
         "loss": sums[:, 1] / totals,
@@ -218,11 +219,13 @@ def metrics_by_weights(labels: Ints, scores: Floats, threshold: float, weights: 
             metrics[name] = (weights @ (correct & rows).astype(float)) / (weights @ rows.astype(float))
     if fake.any() and not fake.all():
         metrics["balanced_accuracy"] = (metrics["real_accuracy"] + metrics["fake_accuracy"]) / 2
-        metrics |= _ranking_metrics_by_weights(fake, scores, weights)
+        metrics |= _compute_weighted_ranking_metrics(fake, scores, weights)
     return metrics
 
 
-def _ranking_metrics_by_weights(fake: npt.NDArray[np.bool_], scores: Floats, weights: Floats) -> dict[str, Floats]:
+def _compute_weighted_ranking_metrics(
+    fake: npt.NDArray[np.bool_], scores: Floats, weights: Floats
+) -> dict[str, Floats]:
     """ROC AUC by trapezoids, average precision by steps, and TPR under a bound of the FPR; equal scores move as one."""
     caught = np.cumsum(weights * fake, axis=1)
     alarms = np.cumsum(weights, axis=1) - caught
@@ -244,7 +247,7 @@ def _ranking_metrics_by_weights(fake: npt.NDArray[np.bool_], scores: Floats, wei
     return metrics
 
 
-def _cells(labels: Ints, sources: Sequence[str] | None) -> tuple[Ints, Ints, Ints]:
+def _number_strata(labels: Ints, sources: Sequence[str] | None) -> tuple[Ints, Ints, Ints]:
     """Each row's cell (class within source), each cell's class, and each cell's size."""
     source_of_row = np.zeros(labels.size, np.int64)
     if sources is not None:
@@ -255,7 +258,7 @@ def _cells(labels: Ints, sources: Sequence[str] | None) -> tuple[Ints, Ints, Int
     return cell_of_row, cells % 2, sizes
 
 
-def wilson_interval(correct: int, n: int) -> Interval:
+def compute_wilson_interval(correct: int, n: int) -> Interval:
     """95 % interval of a proportion, of use at 0 and 1 too (Wilson 1927)."""
     share, z2 = correct / n, _NORMAL_QUANTILE**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
@@ -263,52 +266,52 @@ def wilson_interval(correct: int, n: int) -> Interval:
     return {"low": max(0.0, float(centre - half)), "high": min(1.0, float(centre + half))}
 
 
-def per_source(
+def evaluate_sources(
     sources: Sequence[str], labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float
 ) -> dict[str, dict[str, Any]]:
     """A row for each source, by name: label, n, accuracy with Wilson's interval, mean score and score quantiles.
 
     `label` is "real", "fake", or "both" for a source that mixes them.
     """
-    labels, scores = checked_rows(labels, scores)
+    labels, scores = validate_labels_and_scores(labels, scores)
     names = np.asarray(sources, dtype=str)
     correct = (scores >= threshold) == labels
     return {
-        str(name): _source_row(labels[names == name], scores[names == name], correct[names == name])
+        str(name): _describe_source(labels[names == name], scores[names == name], correct[names == name])
         for name in np.unique(names)
     }
 
 
-def _source_row(labels: Ints, scores: Floats, correct: npt.NDArray[np.bool_]) -> dict[str, Any]:
+def _describe_source(labels: Ints, scores: Floats, correct: npt.NDArray[np.bool_]) -> dict[str, Any]:
     present = [name for name, label in LABELS.items() if (labels == label).any()]
     return {
         "label": present[0] if len(present) == 1 else "both",
         "n": int(labels.size),
         "accuracy": float(correct.mean()),
-        "interval": wilson_interval(int(correct.sum()), labels.size),
+        "interval": compute_wilson_interval(int(correct.sum()), labels.size),
         "mean_score": float(scores.mean()),
         "quantiles": {name: float(np.quantile(scores, level)) for name, level in QUANTILES.items()},
     }
 
 
-def per_pair(
+def evaluate_pairs(
     sources: Sequence[str], labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float
 ) -> dict[str, dict[str, float]]:
-    """`binary_metrics` of each source of real faces against each source of fakes, named "REAL vs FAKE".
+    """`compute_binary_metrics` of each source of real faces against each source of fakes, named "REAL vs FAKE".
 
     This is where a generator shows that is missed, or a camera that is taken for one: pooling hides both.
     """
-    labels, scores = checked_rows(labels, scores)
+    labels, scores = validate_labels_and_scores(labels, scores)
     names = np.asarray(sources, dtype=str)
     pairs = {}
     for real in np.unique(names[labels == REAL]):
         for fake in np.unique(names[labels == FAKE]):
             rows = ((names == real) & (labels == REAL)) | ((names == fake) & (labels == FAKE))
-            pairs[f"{real} vs {fake}"] = binary_metrics(labels[rows], scores[rows], threshold)
+            pairs[f"{real} vs {fake}"] = compute_binary_metrics(labels[rows], scores[rows], threshold)
     return pairs
 
 
-def pooled_and_macro(
+def average_over_sources(
     sources: Sequence[str],
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
@@ -316,17 +319,17 @@ def pooled_and_macro(
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """{"pooled", "macro"}: `binary_metrics` and their "interval" over all rows, and with `macro_weights`.
+    """{"pooled", "macro"}: `compute_binary_metrics` and "interval" over all rows, and with `source_balanced_weights`.
 
-    `constant_answer_accuracy` is what the better of "always real" and "always fake" would get: an accuracy near it says
+    `majority_class_accuracy` is what the better of "always real" and "always fake" would get: an accuracy near it says
     nothing. Pooled it is the larger class's share; macro it is 0.5.
     """
-    labels, scores = checked_rows(labels, scores)
+    labels, scores = validate_labels_and_scores(labels, scores)
     summaries = {}
-    for name, weights in (("pooled", np.ones(labels.size)), ("macro", macro_weights(labels, sources))):
+    for name, weights in (("pooled", np.ones(labels.size)), ("macro", source_balanced_weights(labels, sources))):
         fake_share = float(np.average(labels, weights=weights))
-        summaries[name] = binary_metrics(labels, scores, threshold, weights) | {
-            "constant_answer_accuracy": round(max(fake_share, 1 - fake_share), 12),
+        summaries[name] = compute_binary_metrics(labels, scores, threshold, weights) | {
+            "majority_class_accuracy": round(max(fake_share, 1 - fake_share), 12),
             "interval": bootstrap_intervals(
                 labels, scores, threshold, sources=sources, weights=weights, resamples=resamples, seed=seed
             ),
@@ -334,7 +337,7 @@ def pooled_and_macro(
     return summaries
 
 
-def evaluation_report(
+def report_evaluation(
     sources: Sequence[str],
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
@@ -344,50 +347,50 @@ def evaluation_report(
 ) -> dict[str, Any]:
     """All of one evaluated set, ready for JSON: threshold, generalization (pooled), macro, sources and pairs.
 
-    `sources`, `labels` and `scores` are (N,); see `pooled_and_macro`, `per_source` and `per_pair` for the parts.
+    `sources`, `labels` and `scores` are (N,); see the three functions above for the parts.
     """
-    summaries = pooled_and_macro(sources, labels, scores, threshold, resamples, seed)
+    summaries = average_over_sources(sources, labels, scores, threshold, resamples, seed)
     return {
         "threshold": float(threshold),
         "generalization": summaries["pooled"],
         "macro": summaries["macro"],
-        "sources": per_source(sources, labels, scores, threshold),
-        "pairs": per_pair(sources, labels, scores, threshold),
+        "sources": evaluate_sources(sources, labels, scores, threshold),
+        "pairs": evaluate_pairs(sources, labels, scores, threshold),
     }
 
 
-def unsure_rows(scores: npt.ArrayLike, low: float, high: float) -> npt.NDArray[np.bool_]:
+def is_abstained(scores: npt.ArrayLike, low: float, high: float) -> npt.NDArray[np.bool_]:
     """True (N,) where a score lies in the unsure band [low, high]; a band of no width holds no score."""
     scores = np.asarray(scores, np.float64)
     return (scores >= low) & (scores <= high) & (low < high)
 
 
-def coverage(
+def compute_coverage(
     labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, low: float, high: float
 ) -> dict[str, float]:
-    """What an unsure band [low, high], chosen elsewhere (`calibration.fit_unsure_band`), does to these rows.
+    """What an unsure band [low, high], chosen elsewhere (`calibration.fit_abstention_band`), does to these rows.
 
-    `coverage` is the share of rows that get an answer, in [0, 1]; accuracy and balanced_accuracy, where defined, are
+    The coverage is the share of rows that get an answer, in [0, 1]; accuracy and balanced_accuracy, where defined, are
     those of the answers; real_coverage and fake_coverage are each class's own share.
     """
-    labels, scores = checked_rows(labels, scores)
-    sure = ~unsure_rows(scores, low, high)
+    labels, scores = validate_labels_and_scores(labels, scores)
+    sure = ~is_abstained(scores, low, high)
     row: dict[str, float] = {"coverage": float(sure.mean()), "n_answered": int(sure.sum())}
     for name, label in LABELS.items():
         if (labels == label).any():
             row[f"{name}_coverage"] = float(sure[labels == label].mean())
     if sure.any():
-        answered = binary_metrics(labels[sure], scores[sure], threshold)
+        answered = compute_binary_metrics(labels[sure], scores[sure], threshold)
         row |= {name: answered[name] for name in ("accuracy", "balanced_accuracy") if name in answered}
     return row
 
 
-def roc_points(labels: npt.ArrayLike, scores: npt.ArrayLike, max_points: int = 200) -> list[dict[str, float]]:
+def list_roc_points(labels: npt.ArrayLike, scores: npt.ArrayLike, max_points: int = 200) -> list[dict[str, float]]:
     """At most `max_points` rows fpr, tpr, threshold of the ROC curve, (0, 0) and (1, 1) among them.
 
     The points that stay are spread evenly along the curve. Empty where there is only one class.
     """
-    labels, scores = checked_rows(labels, scores)
+    labels, scores = validate_labels_and_scores(labels, scores)
     if labels.min() == labels.max():
         return []
     from sklearn.metrics import roc_curve
@@ -402,9 +405,9 @@ def roc_points(labels: npt.ArrayLike, scores: npt.ArrayLike, max_points: int = 2
     ]
 
 
-def confusion_rows(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> list[dict[str, str]]:
+def list_confusion_cells(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> list[dict[str, str]]:
     """One row an image, actual and predicted, each "real" or "fake": what DVC's confusion plot counts."""
-    labels, scores = checked_rows(labels, scores)
+    labels, scores = validate_labels_and_scores(labels, scores)
     names = {label: name for name, label in LABELS.items()}
     answers = (scores >= threshold).astype(int)
     return [

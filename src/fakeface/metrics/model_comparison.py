@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fakeface.metrics.classification import Floats, binary_metrics, metrics_by_weights
+from fakeface.metrics.classification import Floats, compute_binary_metrics, compute_weighted_metrics
 
 CONFIDENCE = 0.95
 _RESAMPLES = 2000
@@ -16,7 +16,7 @@ _CELLS_AT_ONCE = 4_000_000  # weights held in memory at a time
 
 
 @dataclass(frozen=True)
-class Contender:
+class ModelScores:
     """A model and its calibrated scores on held-out images.
 
     `paths` and `sources` (N,) str, `labels` (N,) 0 or 1, `scores` (N,) in [0, 1]; `heldout` tells one set of images
@@ -41,14 +41,14 @@ class Decision:
     sentences: tuple[str, ...]
 
 
-def decide(
-    candidate: Contender, champion: Contender | None, metric: str, at_least: float, *, other_data: bool = False
+def decide_promotion(
+    candidate: ModelScores, champion: ModelScores | None, metric: str, at_least: float, *, other_data: bool = False
 ) -> Decision:
     """Promote a candidate that passes the absolute gate and is better than the champion by more than chance.
 
-    `metric` is a name of `binary_metrics`; more is better. `other_data` allows a comparison on different images.
+    `metric` is a name of `compute_binary_metrics`; more is better. `other_data` allows different images.
     """
-    name, value = metric.replace("_", " "), _value(candidate, metric)
+    name, value = metric.replace("_", " "), _compute_metric(candidate, metric)
     images = f"{len(candidate.labels):,} held-out images" + (f" ({candidate.note})" if candidate.note else "")
     said = [f"The candidate, {candidate.name}, has a {name} of {value:.3f} on {images}."]
     must = f"It must reach {at_least:.3f} (promote.at_least in params.yaml)"
@@ -59,45 +59,45 @@ def decide(
         return Decision(True, (*said, "There is no champion yet to be beaten."))
     same = candidate.heldout == champion.heldout
     where = "the same" if same else "other"
-    said.append(f"The champion, {champion.name}, has {_value(champion, metric):.3f} on {where} images.")
+    said.append(f"The champion, {champion.name}, has {_compute_metric(champion, metric):.3f} on {where} images.")
     if not same and not other_data:
         said.append("Numbers on different held-out images do not compare; --other-data compares them all the same.")
         return Decision(False, tuple(said))
-    low, high = difference_interval(candidate, champion, metric)
-    return Decision(low > 0, (*said, _verdict(value - _value(champion, metric), low, high)))
+    low, high = bootstrap_difference(candidate, champion, metric)
+    return Decision(low > 0, (*said, _describe_verdict(value - _compute_metric(champion, metric), low, high)))
 
 
-def _verdict(difference: float, low: float, high: float) -> str:
+def _describe_verdict(difference: float, low: float, high: float) -> str:
     drawn = f"drawing the images {_RESAMPLES:,} times anew puts it between {low:+.3f} and {high:+.3f} in 95 % of draws"
     end = "better by more than chance" if low > 0 else "which chance alone may give" if high >= 0 else "worse"
     return f"The difference is {difference:+.3f}; {drawn}: {end}."
 
 
-def difference_interval(
-    candidate: Contender, champion: Contender, metric: str, resamples: int = _RESAMPLES, seed: int = 0
+def bootstrap_difference(
+    candidate: ModelScores, champion: ModelScores, metric: str, resamples: int = _RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
     """95 % bootstrap interval of candidate − champion, drawn within each source and class.
 
     On the same images both are judged by the same draws, which leaves out what is hard or easy for both.
     """
-    one, other = _sorted(candidate), _sorted(champion)
+    one, other = _sort_by_path(candidate), _sort_by_path(champion)
     paired = one.heldout == other.heldout and list(one.paths) == list(other.paths)
     draws, own_draws = np.random.default_rng(seed), np.random.default_rng(seed if paired else seed + 1)
     step = max(1, _CELLS_AT_ONCE // max(len(one.labels), len(other.labels)))
     parts = []
     for start in range(0, resamples, step):
         count = min(step, resamples - start)
-        parts.append(_drawn(one, metric, count, draws) - _drawn(other, metric, count, own_draws))
+        parts.append(_resample_metric(one, metric, count, draws) - _resample_metric(other, metric, count, own_draws))
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(np.concatenate(parts), (tail, 1 - tail))
     return float(low), float(high)
 
 
-def _value(contender: Contender, metric: str) -> float:
-    return float(binary_metrics(contender.labels, contender.scores, contender.threshold)[metric])
+def _compute_metric(contender: ModelScores, metric: str) -> float:
+    return float(compute_binary_metrics(contender.labels, contender.scores, contender.threshold)[metric])
 
 
-def _drawn(contender: Contender, metric: str, count: int, draws: np.random.Generator) -> Floats:
+def _resample_metric(contender: ModelScores, metric: str, count: int, draws: np.random.Generator) -> Floats:
     """The metric (count,) of as many draws of the contender's images."""
     weights = np.zeros((count, len(contender.labels)))
     cells = np.char.add(np.asarray(contender.sources, str), np.asarray(contender.labels).astype(str))
@@ -106,12 +106,12 @@ def _drawn(contender: Contender, metric: str, count: int, draws: np.random.Gener
         weights[:, rows] = draws.multinomial(rows.size, np.full(rows.size, 1 / rows.size), size=count)
     order = np.argsort(-contender.scores, kind="stable")
     labels = contender.labels[order].astype(np.int64)
-    return metrics_by_weights(labels, contender.scores[order], contender.threshold, weights[:, order])[metric]
+    return compute_weighted_metrics(labels, contender.scores[order], contender.threshold, weights[:, order])[metric]
 
 
-def _sorted(contender: Contender) -> Contender:
+def _sort_by_path(contender: ModelScores) -> ModelScores:
     order = np.argsort(np.asarray(contender.paths, str), kind="stable")
-    return Contender(
+    return ModelScores(
         contender.name,
         contender.heldout,
         contender.threshold,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fakeface.images.preprocessing import Reencoding
 from fakeface.metrics.calibration import Calibration
 from fakeface.system.errors import UserError
-from fakeface.system.filesystem import make_folder, naming
+from fakeface.system.filesystem import annotate_os_error, ensure_dir
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -22,7 +22,7 @@ _NO_SUM = b"sha256 not yet taken".ljust(64, b".")  # as long as one in hexadecim
 
 
 @dataclass(frozen=True)
-class CheckpointFacts:
+class CheckpointMetadata:
     """What a checkpoint says of itself; `calibration` turns its raw scores into probabilities and decisions."""
 
     stage: str
@@ -31,14 +31,14 @@ class CheckpointFacts:
     channels: tuple[int, ...]
     image_size: int
     batch_norm_momentum: float
-    mirrored_view: bool
+    flip_tta: bool
     precision: str
     note: str | None
     calibration: Calibration
     reencoding: Reencoding | None = None  # what the images it learned from went through, and every other has to
 
 
-def save_checkpoint(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -> None:
+def save_checkpoint(model: tf.keras.Model, facts: CheckpointMetadata, path: Path) -> None:
     """Write a Keras HDF5 model with `facts` as an attribute: beside the target first, then renamed, never half.
 
     The bytes depend on weights and facts alone. The optimizer is left out, because each stage starts a fresh one.
@@ -47,11 +47,11 @@ def save_checkpoint(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -
     import h5py
     import numpy as np
 
-    make_folder(path.parent)
+    ensure_dir(path.parent)
     partial = path.with_name(f".{path.name}.partial.h5")
     reencoding = facts.reencoding and facts.reencoding._asdict()
     fields = {**asdict(facts), "calibration": facts.calibration.to_json(), "reencoding": reencoding}
-    with naming(partial):
+    with annotate_os_error(partial):
         model.save(partial, save_format="h5", include_optimizer=False)
         with h5py.File(partial, "r+") as file:
             file.attrs[_ATTRIBUTE] = json.dumps(fields, sort_keys=True)
@@ -61,7 +61,7 @@ def save_checkpoint(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -
     partial.replace(path)
 
 
-def read_facts(path: Path) -> CheckpointFacts:
+def read_metadata(path: Path) -> CheckpointMetadata:
     """Read what a checkpoint says of itself, without TensorFlow, after comparing all its bytes with its sum.
 
     Raises:
@@ -78,13 +78,13 @@ def read_facts(path: Path) -> CheckpointFacts:
         calibration = Calibration.from_json(fields["calibration"])
         reencoding = Reencoding(**fields["reencoding"]) if fields.get("reencoding") else None
         rebuilt = {"channels": tuple(fields["channels"]), "calibration": calibration, "reencoding": reencoding}
-        facts = CheckpointFacts(**{**fields, **rebuilt})
+        facts = CheckpointMetadata(**{**fields, **rebuilt})
     except (OSError, KeyError, TypeError, ValueError, RuntimeError):  # h5py has all of these for a damaged file
         raise UserError(
             f"{path} is not a checkpoint of this version of fakeface (damaged, or made elsewhere); delete it and run "
             "`dvc repro` again."
         ) from None
-    if not _is_as_written(path, stated):
+    if not _has_written_checksum(path, stated):
         raise UserError(
             f"{path} is damaged: its bytes are not those written; delete it, and its object in DVC's cache if it came "
             "from there (docs/data.md says how), and run `dvc repro` again."
@@ -92,14 +92,14 @@ def read_facts(path: Path) -> CheckpointFacts:
     return facts
 
 
-def _is_as_written(path: Path, stated: bytes) -> bool:
+def _has_written_checksum(path: Path, stated: bytes) -> bool:
     content = path.read_bytes()
     if len(stated) != len(_NO_SUM) or content.count(stated) != 1:
         return False
     return hashlib.sha256(content.replace(stated, _NO_SUM)).hexdigest().encode() == stated
 
 
-class Detectors:
+class ModelCache:
     """Loads checkpoints as the networks that score, over both views where they say so; not for training.
 
     To build a network, and TensorFlow's first look at it, take longer than to score hundreds of images. So checkpoints
@@ -107,49 +107,49 @@ class Detectors:
     """
 
     def __init__(self) -> None:
-        self._built: dict[tuple[object, ...], tuple[tf.keras.Model, tf.keras.Model]] = {}
+        self._build_model: dict[tuple[object, ...], tuple[tf.keras.Model, tf.keras.Model]] = {}
 
-    def load(self, path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:
+    def load(self, path: Path) -> tuple[tf.keras.Model, CheckpointMetadata]:
         """Return the network with the checkpoint's weights, and what the checkpoint says of itself.
 
         Raises:
             UserError: as load_checkpoint.
         """
-        from fakeface.models.networks import with_mirrored_view
+        from fakeface.models.networks import with_flip_tta
 
-        facts = read_facts(path)
-        kind = (*_build(facts), facts.mirrored_view)
-        if kind not in self._built:
-            network = _built(facts)
-            self._built[kind] = network, with_mirrored_view(network) if facts.mirrored_view else network
-        network, detector = self._built[kind]
+        facts = read_metadata(path)
+        kind = (*_list_build_arguments(facts), facts.flip_tta)
+        if kind not in self._build_model:
+            network = _build_model(facts)
+            self._build_model[kind] = network, with_flip_tta(network) if facts.flip_tta else network
+        network, detector = self._build_model[kind]
         _load_weights(network, facts, path)
         return detector, facts
 
 
-def load_checkpoint(path: Path) -> tuple[tf.keras.Model, CheckpointFacts]:
+def load_checkpoint(path: Path) -> tuple[tf.keras.Model, CheckpointMetadata]:
     """Rebuild the network in this machine's precision, whatever it was trained in, and load its weights.
 
     Raises:
         UserError: as read_facts, and for weights that do not fit the network named.
     """
-    facts = read_facts(path)
-    model = _built(facts)
+    facts = read_metadata(path)
+    model = _build_model(facts)
     _load_weights(model, facts, path)
     return model, facts
 
 
-def _built(facts: CheckpointFacts) -> tf.keras.Model:
+def _build_model(facts: CheckpointMetadata) -> tf.keras.Model:
     from fakeface.models.networks import build_network
 
-    return build_network(*_build(facts))
+    return build_network(*_list_build_arguments(facts))
 
 
-def _build(facts: CheckpointFacts) -> tuple[str, tuple[int, ...], int, float]:
+def _list_build_arguments(facts: CheckpointMetadata) -> tuple[str, tuple[int, ...], int, float]:
     return facts.network, facts.channels, facts.image_size, facts.batch_norm_momentum
 
 
-def _load_weights(model: tf.keras.Model, facts: CheckpointFacts, path: Path) -> None:
+def _load_weights(model: tf.keras.Model, facts: CheckpointMetadata, path: Path) -> None:
     try:
         model.load_weights(path)
     except (ValueError, OSError, KeyError) as error:

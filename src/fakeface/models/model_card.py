@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fakeface.constants import HELDOUT, STAGES
-from fakeface.models.checkpoints import CheckpointFacts
+from fakeface.models.checkpoints import CheckpointMetadata
 
 _USE = """Sorts portrait photographs from computer-made faces, to help a person who looks at them. It answers for one
 face an image, framed as in the data below, and says `unsure` where validation images did not allow an answer."""
@@ -18,7 +18,7 @@ _LIMITS = """- No proof: a score is no evidence about a person or a claim, and m
 - Nothing is known of differences between groups of people: the data carries no such labels."""
 
 
-def model_card(metrics: Mapping[str, Any], split: Mapping[str, Any], facts: CheckpointFacts) -> str:
+def write_model_card_text(metrics: Mapping[str, Any], split: Mapping[str, Any], facts: CheckpointMetadata) -> str:
     """Markdown out of reports/metrics.json, reports/data/split.json and what the checkpoint says of itself."""
     return "\n".join(
         [
@@ -59,7 +59,7 @@ def _note(note: str | None) -> list[str]:
     return [f"**Trained on the {note}: its scores mean nothing on other images.**", ""] if note else []
 
 
-def _reencoding(facts: CheckpointFacts) -> list[str]:
+def _reencoding(facts: CheckpointMetadata) -> list[str]:
     if facts.reencoding is None:
         return []
     size, quality = facts.reencoding.size, facts.reencoding.quality
@@ -79,7 +79,7 @@ def _overall(overall: Mapping[str, Any]) -> list[str]:
             around = intervals.get(name)
             said = f", 95 % interval {around['low']:.3f} to {around['high']:.3f}" if around else ""
             lines.append(f"- {title} {overall[name]:.3f}{said}")
-    return [*lines, f"- one constant answer would get an accuracy of {overall['constant_answer_accuracy']:.3f}"]
+    return [*lines, f"- one constant answer would get an accuracy of {overall['majority_class_accuracy']:.3f}"]
 
 
 def _source_table(sources: Mapping[str, Any]) -> list[str]:
@@ -91,14 +91,14 @@ def _source_table(sources: Mapping[str, Any]) -> list[str]:
     return ["| held-out source | label | images | called rightly | 95 % interval |", "|---|---|---|---|---|", *rows]
 
 
-def _decision(facts: CheckpointFacts) -> list[str]:
+def _decision(facts: CheckpointMetadata) -> list[str]:
     fitted = facts.calibration
     lines = [
         f"`fake` from a score of {fitted.threshold:.3f} on; calibrated with slope {fitted.slope:.3f} and bias "
         f"{fitted.bias:.3f}, fitted on {fitted.n_real:,} real and {fitted.n_fake:,} fake validation images."
     ]
-    if fitted.unsure_high > fitted.unsure_low:
-        lines.append(f"`unsure` between {fitted.unsure_low:.3f} and {fitted.unsure_high:.3f}.")
+    if fitted.abstention_high > fitted.abstention_low:
+        lines.append(f"`unsure` between {fitted.abstention_low:.3f} and {fitted.abstention_high:.3f}.")
     return lines
 
 

@@ -29,10 +29,10 @@ def build_network(name: str, channels: Sequence[int], image_size: int, batch_nor
     tf.keras.backend.clear_session()  # equal layer names, so equal bytes of a checkpoint, however often it is called
     images = tf.keras.Input((image_size, image_size, 3), name="images", dtype="float32")
     logits = layers.Dense(2, name=_LOGITS)(NETWORKS[name](images, channels, batch_norm_momentum))
-    return _answering(images, logits, name)
+    return _with_softmax(images, logits, name)
 
 
-def with_mirrored_view(network: tf.keras.Model) -> tf.keras.Model:
+def with_flip_tta(network: tf.keras.Model) -> tf.keras.Model:
     """Return a network of the same weights that answers for an image and its mirror image together.
 
     The mean of the two views' logits goes into the softmax; input and output are as in `build_network`.
@@ -44,10 +44,10 @@ def with_mirrored_view(network: tf.keras.Model) -> tf.keras.Model:
     to_logits = tf.keras.Model(network.input, network.get_layer(_LOGITS).output, name=f"{network.name}_logits")
     views = [to_logits(images), to_logits(tf.reverse(images, axis=[2]))]
     logits = layers.Average(name="mean_logits", dtype="float32")(views)
-    return _answering(images, logits, f"{network.name}_both_views")
+    return _with_softmax(images, logits, f"{network.name}_both_views")
 
 
-def _answering(images: Any, logits: Any, name: str) -> tf.keras.Model:
+def _with_softmax(images: Any, logits: Any, name: str) -> tf.keras.Model:
     import tensorflow as tf
 
     # float32 whatever the precision policy: probabilities near 0 and 1 need it

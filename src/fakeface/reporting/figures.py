@@ -12,13 +12,13 @@ from fakeface.reporting.metric_plots import (
     plot_roc,
     plot_score_distributions,
 )
-from fakeface.reporting.results_reader import Reported, ReportedScores
+from fakeface.reporting.results_reader import Results, SetScores
 from fakeface.visualization.svg import svg_drawing
 
 _FINAL = STAGES[-1]
 
 
-def draw_histories(reported: Reported) -> dict[str, str]:
+def draw_histories(reported: Results) -> dict[str, str]:
     """Return an SVG of loss over accuracy by epoch for each stage, all to one scale."""
     histories = {stage: rows for stage, rows in reported.histories.items() if rows}
     losses = [float(row[key]) for rows in histories.values() for row in rows for key in ("loss", "val_loss")]
@@ -38,7 +38,7 @@ def draw_histories(reported: Reported) -> dict[str, str]:
     return drawn
 
 
-def draw_roc_curves(faces: ReportedScores) -> str:
+def draw_roc_curves(faces: SetScores) -> str:
     """Return an SVG of the held-out faces' ROC after each stage."""
     curves: Mapping[str, ScoredSet] = {f"after {stage}": (faces.labels, faces.scores[stage]) for stage in STAGES}
     with svg_drawing(4.3, "Fakes caught against real faces accused") as (figure, picture):
@@ -48,7 +48,7 @@ def draw_roc_curves(faces: ReportedScores) -> str:
     return picture.text
 
 
-def draw_calibration(reported: Reported) -> str:
+def draw_calibration(reported: Results) -> str:
     """Return an SVG of the calibration on the held-out faces and on the last stage's own test images."""
     sets = {"held out": reported.sets[HELDOUT], f"{_FINAL} test": reported.sets[_FINAL]}
     whole = {name: (faces.labels, faces.scores[_FINAL]) for name, faces in sets.items() if faces.labels.size}
@@ -59,11 +59,11 @@ def draw_calibration(reported: Reported) -> str:
     return picture.text
 
 
-def draw_scores(reported: Reported, unsure_band: tuple[float, float] | None) -> str:
+def draw_scores(reported: Results, abstention_band: tuple[float, float] | None) -> str:
     """Return an SVG of the scores of each held-out source."""
     faces = reported.sets[HELDOUT]
     with svg_drawing(1.3 + 0.62 * len(set(faces.sources)), "Scores of each held-out source") as (figure, picture):
         plot_score_distributions(
-            figure, faces.sources, faces.labels, faces.scores[_FINAL], reported.metrics["threshold"], unsure_band
+            figure, faces.sources, faces.labels, faces.scores[_FINAL], reported.metrics["threshold"], abstention_band
         )
     return picture.text

@@ -13,7 +13,7 @@ from PIL import Image
 
 from fakeface.constants import FAKE, LABELS
 from fakeface.data.image_store import Store
-from fakeface.reporting.results_reader import ReportedScores
+from fakeface.reporting.results_reader import SetScores
 from fakeface.system.errors import UserError
 
 _LARGEST = 160  # pixels a side: sharp enough on a page, and 12 of them far below its 3 MB
@@ -31,7 +31,7 @@ class Mistake(NamedTuple):
     score: float
 
 
-def hardest_mistakes(faces: ReportedScores, stage: str, threshold: float, at_most: int) -> list[Mistake]:
+def find_hardest_mistakes(faces: SetScores, stage: str, threshold: float, at_most: int) -> list[Mistake]:
     """Return wrong answers at the threshold, the most confident first, those of equal confidence by path.
 
     Confidence is the probability given to the wrong class: the score of a real face, 1 - score of a fake one.
@@ -53,7 +53,7 @@ def hardest_mistakes(faces: ReportedScores, stage: str, threshold: float, at_mos
     ]
 
 
-def thumbnails(paths: Sequence[str], store: Store) -> list[str]:
+def draw_thumbnails(paths: Sequence[str], store: Store) -> list[str]:
     """Return a JPEG data URI for each path of a store, as the network sees the picture, at most 160 pixels a side.
 
     Raises:
@@ -65,10 +65,10 @@ def thumbnails(paths: Sequence[str], store: Store) -> list[str]:
             raise UserError(
                 f"reports/scores.csv names '{path}', which the held-out images do not hold; run `dvc repro` again."
             )
-    return [_data_uri(store.images[rows[path]]) for path in paths]
+    return [_encode_data_uri(store.images[rows[path]]) for path in paths]
 
 
-def _data_uri(pixels: npt.NDArray[np.uint8]) -> str:
+def _encode_data_uri(pixels: npt.NDArray[np.uint8]) -> str:
     image = Image.fromarray(np.asarray(pixels))
     image.thumbnail((_LARGEST, _LARGEST))
     buffer = io.BytesIO()

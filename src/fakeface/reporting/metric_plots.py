@@ -16,8 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.constants import FAKE, LABELS, REAL
-from fakeface.metrics.classification import CALIBRATION_BINS, binary_metrics, checked_rows, reliability_rows, roc_points
-from fakeface.system.filesystem import naming
+from fakeface.metrics.classification import (
+    CALIBRATION_BINS,
+    compute_binary_metrics,
+    list_reliability_bins,
+    list_roc_points,
+    validate_labels_and_scores,
+)
+from fakeface.system.filesystem import annotate_os_error
 from fakeface.visualization.style import FAINT, FAKE_COLOUR, INK, REAL_COLOUR, SERIES, STYLE
 
 if TYPE_CHECKING:
@@ -50,7 +56,7 @@ def _drawing(path: Path | str, height: float, title: str, note: str) -> Iterator
             figure.text(0.985, 1 - 0.13 / height, note, ha="right", va="top", fontsize=11, color=INK, bbox=box)
         yield figure
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with naming(Path(path)):
+        with annotate_os_error(Path(path)):
             figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
 
 
@@ -93,7 +99,7 @@ def draw_confusion(
     labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, path: Path | str, note: str = ""
 ) -> None:
     """The confusion matrix of scores (N,) at the threshold: counts, and shares of each actual class."""
-    labels, scores = checked_rows(labels, scores)
+    labels, scores = validate_labels_and_scores(labels, scores)
     counts = np.zeros((2, 2), int)
     np.add.at(counts, (labels, (scores >= threshold).astype(int)), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -133,8 +139,8 @@ def draw_roc(curves: Mapping[str, ScoredSet], path: Path | str, note: str = "") 
 def plot_roc(axes: Axes, curves: Mapping[str, ScoredSet]) -> None:
     """ROC curves as in `draw_roc`."""
     for (name, (labels, scores)), colour in zip(curves.items(), _colours(len(curves)), strict=True):
-        points = roc_points(labels, scores)
-        area = f"AUC {binary_metrics(labels, scores, 0.5)['roc_auc']:.3f}" if points else "one class, no curve"
+        points = list_roc_points(labels, scores)
+        area = f"AUC {compute_binary_metrics(labels, scores, 0.5)['roc_auc']:.3f}" if points else "one class, no curve"
         x, y = ([point[key] for point in points] for key in ("fpr", "tpr"))
         axes.plot(x, y, color=colour, label=f"{name}: {area}")
     axes.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1.5, label="chance: AUC 0.500")
@@ -146,7 +152,7 @@ def plot_roc(axes: Axes, curves: Mapping[str, ScoredSet]) -> None:
 def draw_generalization(reports: Mapping[str, Mapping[str, Any]], path: Path | str, note: str = "") -> None:
     """Accuracy and balanced accuracy, pooled, and each source's accuracy as bars, one colour a stage.
 
-    `reports`: {stage: `evaluation.evaluation_report`}. The seed notebook's 0.877 and the human survey's 0.60 are
+    `reports`: {stage: `evaluation.report_evaluation`}. The seed notebook's 0.877 and the human survey's 0.60 are
     reference lines, and a tick shows what a constant answer would get. Whiskers: 95 % intervals.
     """
     groups = _bar_groups(reports)
@@ -209,7 +215,7 @@ def _draw_reference_lines(axes: Axes, reports: Mapping[str, Mapping[str, Any]]) 
     for value, name in ((SEED_ACCURACY, "seed notebook\n0.877"), (HUMAN_ACCURACY, "human survey\n0.60")):
         axes.axhline(value, color=INK, linestyle="--", linewidth=1.3)
         axes.text(1.008, value, name, transform=axes.get_yaxis_transform(), va="center", fontsize=10, color=INK)
-    constants = [report["generalization"].get("constant_answer_accuracy") for report in reports.values()]
+    constants = [report["generalization"].get("majority_class_accuracy") for report in reports.values()]
     if constants and constants[0] is not None:
         label = "what one constant answer gets"
         axes.plot([-0.48, 0.48], [constants[0]] * 2, color=FAKE_COLOUR, linewidth=2.5, label=label)
@@ -227,7 +233,7 @@ def plot_reliability(figure: Figure, sets: Mapping[str, ScoredSet]) -> None:
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1.5, label="perfect")
     for (name, (labels, scores)), colour in zip(sets.items(), _colours(len(sets)), strict=True):
-        rows, error = reliability_rows(labels, scores), binary_metrics(labels, scores, 0.5)["ece"]
+        rows, error = list_reliability_bins(labels, scores), compute_binary_metrics(labels, scores, 0.5)["ece"]
         x, y = ([row[key] for row in rows] for key in ("mean_score", "fake_share"))
         upper.plot(x, y, marker="o", color=colour, label=f"{name}: calibration error {error:.3f}")
         edges = np.linspace(0, 1, CALIBRATION_BINS + 1)
@@ -245,12 +251,12 @@ def draw_score_distributions(
     threshold: float,
     path: Path | str,
     note: str = "",
-    unsure_band: tuple[float, float] | None = None,
+    abstention_band: tuple[float, float] | None = None,
 ) -> None:
     """A histogram of the scores (N,) of each source, over the threshold and the unsure band (low, high)."""
     cells = len(set(zip(sources, np.asarray(labels).tolist(), strict=True)))
     with _drawing(path, 1.6 + 0.85 * cells, "Scores of each source", note) as figure:
-        plot_score_distributions(figure, sources, labels, scores, threshold, unsure_band)
+        plot_score_distributions(figure, sources, labels, scores, threshold, abstention_band)
 
 
 def plot_score_distributions(
@@ -259,10 +265,10 @@ def plot_score_distributions(
     labels: npt.ArrayLike,
     scores: npt.ArrayLike,
     threshold: float,
-    unsure_band: tuple[float, float] | None = None,
+    abstention_band: tuple[float, float] | None = None,
 ) -> None:
     """Histograms as in `draw_score_distributions`."""
-    labels, scores = checked_rows(labels, scores)
+    labels, scores = validate_labels_and_scores(labels, scores)
     names = np.asarray(sources, dtype=str)
     cells = [
         (f"{source}\n({kind}, n = {int(rows.sum()):,})", scores[rows], REAL_COLOUR if label == REAL else FAKE_COLOUR)
@@ -275,8 +281,8 @@ def plot_score_distributions(
         share = np.histogram(values, np.linspace(0, 1, 41))[0] / values.size
         heights = np.sqrt(share / share.max()) * 0.85  # by the root, so that the rare wrong scores can be seen
         axes.bar(np.arange(0.0125, 1, 0.025), -heights, 0.024, bottom=row, color=colour)
-    if unsure_band is not None and unsure_band[0] < unsure_band[1]:
-        axes.axvspan(*unsure_band, color=FAINT, alpha=0.22, linewidth=0, label="unsure")
+    if abstention_band is not None and abstention_band[0] < abstention_band[1]:
+        axes.axvspan(*abstention_band, color=FAINT, alpha=0.22, linewidth=0, label="unsure")
     axes.axvline(threshold, color=INK, linestyle="--", linewidth=1.5, label=f"threshold {threshold:.3g}")
     axes.set_yticks([row - 0.35 for row in range(len(cells))], [cell[0] for cell in cells])
     axes.set(xlim=(0, 1), ylim=(len(cells) - 0.9, -1.0), xlabel="score (probability of fake); heights by square root")
@@ -288,7 +294,7 @@ def plot_score_distributions(
 def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path | str, note: str = "") -> None:
     """A heat map: a line a perturbation, a column a set of faces; in each cell balanced accuracy, and AUC below.
 
-    `rows`: `robustness.robustness_rows`: perturbation, set, balanced_accuracy, roc_auc; an empty cell is undefined. Of
+    `rows` of `list_robustness_cells`: perturbation, set, balanced_accuracy, roc_auc; an empty cell is undefined. Of
     more than 8 sets the first and the 7 weakest are drawn, and the title says so.
     """
     lines = list(dict.fromkeys(str(row["perturbation"]) for row in rows))

@@ -10,10 +10,10 @@ from fakeface.constants import HELDOUT, PARTS, STAGES
 from fakeface.data.image_store import Store, open_store
 from fakeface.evaluation.robustness import MACRO
 from fakeface.reporting import figures, text
-from fakeface.reporting.hard_examples import hardest_mistakes, thumbnails
-from fakeface.reporting.reproduce import repeat_commands, settings_of_recipe, settings_of_stages
-from fakeface.reporting.results_reader import Reported, read_reported
-from fakeface.system.filesystem import whole_file
+from fakeface.reporting.hard_examples import draw_thumbnails, find_hardest_mistakes
+from fakeface.reporting.reproduce import list_commands, list_recipe_settings, list_stage_settings
+from fakeface.reporting.results_reader import Results, read_results
+from fakeface.system.filesystem import atomic_write
 from fakeface.visualization.html_page import render_page
 
 PAGE = "report.html"
@@ -24,7 +24,7 @@ _WEAK, _MIDDLING, _STRONG = (248, 207, 194), (255, 240, 194), (217, 239, 226)  #
 _MOST_PAIRS = 12
 
 
-def write_report_page(folder: Path, heldout: Path, mistakes: int) -> Path:
+def write_result_page(folder: Path, heldout: Path, mistakes: int) -> Path:
     """Write report.html into reports/ from what else the evaluation has left there; return its path.
 
     Args:
@@ -35,36 +35,36 @@ def write_report_page(folder: Path, heldout: Path, mistakes: int) -> Path:
     Raises:
         UserError: a file is missing, or scores and store do not belong together.
     """
-    reported = read_reported(folder)
-    page = report_page(reported, open_store(heldout) if mistakes else None, mistakes)
-    with whole_file(folder / PAGE) as file:
+    reported = read_results(folder)
+    page = render_result_page(reported, open_store(heldout) if mistakes else None, mistakes)
+    with atomic_write(folder / PAGE) as file:
         file.write(page)
     return folder / PAGE
 
 
-def report_page(reported: Reported, heldout: Store | None, mistakes: int) -> str:
+def render_result_page(reported: Results, heldout: Store | None, mistakes: int) -> str:
     """Return the page; pictures of at most `mistakes` wrong answers come from the store, none where it is None."""
     metrics, faces = reported.metrics, reported.sets[HELDOUT]
-    wrong = hardest_mistakes(faces, _FINAL, metrics["threshold"], mistakes) if heldout else []
-    pictures = thumbnails([mistake.path for mistake in wrong], heldout) if heldout else []
-    band = tuple(metrics["coverage"].get(name) for name in ("unsure_low", "unsure_high"))
+    wrong = find_hardest_mistakes(faces, _FINAL, metrics["threshold"], mistakes) if heldout else []
+    pictures = draw_thumbnails([mistake.path for mistake in wrong], heldout) if heldout else []
+    band = tuple(metrics["coverage"].get(name) for name in ("abstention_low", "abstention_high"))
     return render_page(
         TEMPLATE,
         {
-            "percent": text.percent,
-            "number": text.number,
-            "percent_interval": text.percent_interval,
-            "number_interval": text.number_interval,
-            "heat": _heat,
+            "percent": text.format_percent,
+            "number": text.format_number,
+            "percent_interval": text.format_percent_interval,
+            "number_interval": text.format_number_interval,
+            "heat": _choose_heat_colour,
         },
         metrics=metrics,
-        words=text,
+        text=text,
         final=_FINAL,
         stages=STAGES,
         parts=PARTS,
-        sources=_sources(reported),
-        pairs=_pairs(reported),
-        heat_map=_heat_map(reported.robustness),
+        sources=_list_sources(reported),
+        pairs=_list_pairs(reported),
+        heat_map=_build_heat_map(reported.robustness),
         robustness_images=reported.run["parameters"]["evaluate"]["robustness_images"],
         robustness=reported.robustness,
         histories=figures.draw_histories(reported),
@@ -75,15 +75,15 @@ def report_page(reported: Reported, heldout: Store | None, mistakes: int) -> str
         pictures_wanted=bool(mistakes),
         run=reported.run,
         timings=reported.timings,
-        counts=_counts(reported.split),
+        counts=_count_images(reported.split),
         split_images=reported.split["images"],
-        recipe=settings_of_recipe(reported.run),
-        settings=settings_of_stages(reported.run),
-        repeat=repeat_commands(reported.run),
+        recipe=list_recipe_settings(reported.run),
+        settings=list_stage_settings(reported.run),
+        repeat=list_commands(reported.run),
     )
 
 
-def _sources(reported: Reported) -> list[dict[str, Any]]:
+def _list_sources(reported: Results) -> list[dict[str, Any]]:
     """A line a held-out source, real ones first: its row of metrics.json, its name, and the stages that knew others."""
     lines = []
     for name, row in reported.metrics["sources"].items():
@@ -92,7 +92,7 @@ def _sources(reported: Reported) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: (line["label"] != "real", line["label"], line["name"]))
 
 
-def _pairs(reported: Reported) -> list[dict[str, Any]]:
+def _list_pairs(reported: Results) -> list[dict[str, Any]]:
     """The named pairs with their sources, or where this data has none, the weakest of all pairs of sources."""
     metrics, named = reported.metrics, reported.run["parameters"]["evaluate"]["pairs"]
     if metrics["pairs"]:
@@ -104,7 +104,7 @@ def _pairs(reported: Reported) -> list[dict[str, Any]]:
     return [{**row, "name": name, "sources": name.replace(" vs ", " / ")} for name, row in weakest[:_MOST_PAIRS]]
 
 
-def _heat_map(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _build_heat_map(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """{"sets": names, "lines": {perturbation: a row for each set or None}}, the mean over the sets first."""
     sets = list(dict.fromkeys(row["set"] for row in rows))
     if len(sets) == 2:  # one set is its own mean
@@ -116,7 +116,7 @@ def _heat_map(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"sets": sets, "lines": lines}
 
 
-def _heat(value: float | None) -> str:
+def _choose_heat_colour(value: float | None) -> str:
     """The colour of a balanced accuracy: from a coin's to perfect."""
     if value is None:
         return "transparent"
@@ -127,7 +127,7 @@ def _heat(value: float | None) -> str:
     return f"rgb({red}, {green}, {blue})"
 
 
-def _counts(split: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _count_images(split: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A line a source: images for each stage in each of PARTS and for the held-out set, real sources first."""
     lines = []
     for name, source in split["sources"].items():

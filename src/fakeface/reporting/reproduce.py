@@ -13,32 +13,32 @@ _SET_BY_HAND = ("lr", "seed", "image_size", "batch_size", "epochs", "steps_per_e
 _OF_STAGES = ("augmentation", "batch_size", "epochs")
 
 
-def settings_of_recipe(run: Mapping[str, Any]) -> dict[str, str]:
-    """Return {setting: value} of the recipe that was run, without what `settings_of_stages` tells."""
+def list_recipe_settings(run: Mapping[str, Any]) -> dict[str, str]:
+    """Return {setting: value} of the recipe that was run, without what `list_stage_settings` tells."""
     parameters = run["parameters"]
     recipe = parameters["recipes"][parameters["recipe"]]
-    return {name: _words(value) for name, value in recipe.items() if name not in _OF_STAGES}
+    return {name: _format_value(value) for name, value in recipe.items() if name not in _OF_STAGES}
 
 
-def settings_of_stages(run: Mapping[str, Any]) -> dict[str, list[str]]:
+def list_stage_settings(run: Mapping[str, Any]) -> dict[str, list[str]]:
     """Return {setting: its value in each stage}, the augmentation last."""
     stages, parameters = run["stages"], run["parameters"]
     names = list(dict.fromkeys(name for stage in STAGES for name in stages[stage]))
     augmentation = parameters["recipes"][parameters["recipe"]]["augmentation"]
-    return {name: [_words(stages[stage][name]) for stage in STAGES] for name in names} | {
-        "augmentation": [_steps(augmentation[stage]) for stage in STAGES]
+    return {name: [_format_value(stages[stage][name]) for stage in STAGES] for name in names} | {
+        "augmentation": [_describe_steps(augmentation[stage]) for stage in STAGES]
     }
 
 
-def _steps(steps: Mapping[str, Mapping[str, Any]]) -> str:
+def _describe_steps(steps: Mapping[str, Mapping[str, Any]]) -> str:
     said = []
     for name, arguments in steps.items():
-        inside = ", ".join(f"{key} {_words(value)}" for key, value in arguments.items())
+        inside = ", ".join(f"{key} {_format_value(value)}" for key, value in arguments.items())
         said.append(f"{name} ({inside})" if inside else name)
     return "; ".join(said) or "none"
 
 
-def _words(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if value is None:
         return "all images"
     if isinstance(value, bool):
@@ -46,7 +46,7 @@ def _words(value: Any) -> str:
     return " to ".join(map(str, value)) if isinstance(value, list) else f"{value}"
 
 
-def repeat_commands(run: Mapping[str, Any]) -> list[str]:
+def list_commands(run: Mapping[str, Any]) -> list[str]:
     """Return the commands that make this result again, in a shell in the project's folder."""
     parameters = run["parameters"]
     changes = {name: parameters[name] for name in _SET_BY_HAND if parameters.get(name) is not None}

@@ -24,7 +24,7 @@ _ROBUSTNESS_NUMBERS = ("balanced_accuracy", "change", "roc_auc", "n_real", "n_fa
 
 
 @dataclass(frozen=True)
-class ReportedScores:
+class SetScores:
     """Faces of one set: paths, sources (N,) str, labels (N,) int64, and the scores (N,) after each stage."""
 
     paths: Sequence[str]
@@ -34,14 +34,14 @@ class ReportedScores:
 
 
 @dataclass(frozen=True)
-class Reported:
+class Results:
     """Files of reports/: metrics.json, scores.csv by set, robustness.csv, history/, timing/, data/split.json, run.json.
 
     An undefined number of the robustness table is None; a stage without timing is left out of `timings`.
     """
 
     metrics: Mapping[str, Any]
-    sets: Mapping[str, ReportedScores]
+    sets: Mapping[str, SetScores]
     robustness: Sequence[Mapping[str, Any]]
     histories: Mapping[str, Sequence[Mapping[str, str]]]
     timings: Mapping[str, Mapping[str, Any]]
@@ -49,7 +49,7 @@ class Reported:
     run: Mapping[str, Any]
 
 
-def run_facts(params: Params, device: Device, tags: Mapping[str, str]) -> dict[str, Any]:
+def describe_run(params: Params, device: Device, tags: Mapping[str, str]) -> dict[str, Any]:
     """Return what run.json holds: parameters, settings of each stage, device, versions, and commit where it is known.
 
     Args:
@@ -61,11 +61,11 @@ def run_facts(params: Params, device: Device, tags: Mapping[str, str]) -> dict[s
 
     import tensorflow as tf
 
-    from fakeface.config.params import experiment_parameters
+    from fakeface.config.params import list_experiment_parameters
 
     return {
-        "parameters": experiment_parameters(params),
-        "stages": {stage: params.stage_settings(stage).model_dump() for stage in STAGES},
+        "parameters": list_experiment_parameters(params),
+        "stages": {stage: params.get_stage_config(stage).model_dump() for stage in STAGES},
         "device": device.name,
         "precision": device.precision,
         "versions": {
@@ -80,39 +80,39 @@ def run_facts(params: Params, device: Device, tags: Mapping[str, str]) -> dict[s
     }
 
 
-def read_reported(folder: Path) -> Reported:
+def read_results(folder: Path) -> Results:
     """Read reports/ as the evaluation left it.
 
     Raises:
         UserError: a file is missing or is not what the evaluation writes.
     """
     timings = {stage: folder / "timing" / f"{stage}.json" for stage in STAGES}
-    return Reported(
+    return Results(
         metrics=read_json(folder / "metrics.json"),
         sets=_read_scores(folder / "scores.csv"),
-        robustness=[_robustness_row(row) for row in _rows(folder / "robustness.csv", ("perturbation", "set"))],
-        histories={stage: _rows(folder / "history" / f"{stage}.csv", _CURVES) for stage in STAGES},
+        robustness=[_parse_robustness(row) for row in _read_csv(folder / "robustness.csv", ("perturbation", "set"))],
+        histories={stage: _read_csv(folder / "history" / f"{stage}.csv", _CURVES) for stage in STAGES},
         timings={stage: read_json(path) for stage, path in timings.items() if path.is_file()},
         split=read_json(folder / "data" / "split.json"),
         run=read_json(folder / RUN),
     )
 
 
-def _rows(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def _read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     return list(read_rows(path, columns))
 
 
-def _robustness_row(row: Mapping[str, str]) -> dict[str, Any]:
+def _parse_robustness(row: Mapping[str, str]) -> dict[str, Any]:
     return {**row, **{name: float(row[name]) if row[name] else None for name in _ROBUSTNESS_NUMBERS}}
 
 
-def _read_scores(path: Path) -> dict[str, ReportedScores]:
-    rows = _rows(path, ("set", "path", "source", "label", *STAGES))
+def _read_scores(path: Path) -> dict[str, SetScores]:
+    rows = _read_csv(path, ("set", "path", "source", "label", *STAGES))
     by_set: dict[str, list[dict[str, str]]] = {name: [] for name in (HELDOUT, *STAGES)}
     for row in rows:
         by_set.setdefault(row["set"], []).append(row)
     return {
-        name: ReportedScores(
+        name: SetScores(
             paths=[row["path"] for row in of_set],
             sources=[row["source"] for row in of_set],
             labels=np.array([LABELS[row["label"]] for row in of_set], np.int64),

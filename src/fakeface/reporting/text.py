@@ -15,7 +15,7 @@ _LARGE_FALL, _FALL = 0.15, 0.05  # of balanced accuracy
 _FINAL = STAGES[-1]
 
 
-def percent(share: float | None) -> str:
+def format_percent(share: float | None) -> str:
     """Return a share as per cent with one decimal; never 0 or 100 for what is not quite that."""
     if share is None:
         return UNDEFINED
@@ -24,22 +24,22 @@ def percent(share: float | None) -> str:
     return "over 99.9\u00a0%" if 0.9995 <= share < 1 else f"{100 * share:.1f}\u00a0%"
 
 
-def number(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """Return a number with three decimals."""
     return UNDEFINED if value is None else f"{value:.3f}"
 
 
-def percent_interval(interval: Mapping[str, float] | None) -> str:
+def format_percent_interval(interval: Mapping[str, float] | None) -> str:
     """Return a 95 % interval of a share."""
-    return f"{percent(interval['low'])} to {percent(interval['high'])}" if interval else UNDEFINED
+    return f"{format_percent(interval['low'])} to {format_percent(interval['high'])}" if interval else UNDEFINED
 
 
-def number_interval(interval: Mapping[str, float] | None) -> str:
+def format_number_interval(interval: Mapping[str, float] | None) -> str:
     """Return a 95 % interval with three decimals."""
     return f"{interval['low']:.3f} to {interval['high']:.3f}" if interval else UNDEFINED
 
 
-def missing_class(row: Mapping[str, Any]) -> str | None:
+def find_missing_class(row: Mapping[str, Any]) -> str | None:
     """Say why some numbers of a set are undefined; None where both classes are there."""
     if row["n_real"] and row["n_fake"]:
         return None
@@ -50,51 +50,54 @@ def missing_class(row: Mapping[str, Any]) -> str | None:
     )
 
 
-def headline(metrics: Mapping[str, Any]) -> str:
+def write_headline(metrics: Mapping[str, Any]) -> str:
     """Say the result in one sentence."""
     pooled = metrics["generalization"]
     faces = pooled["n_real"] + pooled["n_fake"]
     note = f" ({metrics['note']})" if metrics.get("note") else ""
     interval = (pooled.get("interval") or {}).get("accuracy")
-    around = f" (95\u00a0% interval {percent_interval(interval)})" if interval else ""
+    around = f" (95\u00a0% interval {format_percent_interval(interval)})" if interval else ""
     return (
         f"Of {faces:,} held-out faces{note} that no training has seen, the detector judged "
-        f"{percent(pooled['accuracy'])} rightly{around}; answering the same for every face would get "
-        f"{percent(pooled['constant_answer_accuracy'])}."
+        f"{format_percent(pooled['accuracy'])} rightly{around}; answering the same for every face would get "
+        f"{format_percent(pooled['majority_class_accuracy'])}."
     )
 
 
-def context(metrics: Mapping[str, Any]) -> str:
+def write_context(metrics: Mapping[str, Any]) -> str:
     """Compare the result with the notebook's claim and the survey, and say how far that goes."""
     here = f"; those here: {metrics['note']}" if metrics.get("note") else ""
     return (
-        f"For comparison: the notebook from which this began claimed {percent(SEED_ACCURACY)}, on a test set where "
+        f"For comparison: the notebook from which this began claimed {format_percent(SEED_ACCURACY)}, "
+        f"on a test set where "
         f"always answering “fake” gets about {100 * NOTEBOOK_CONSTANT:.0f}\u00a0%; about a hundred people, asked "
-        f"about 15 faces each, were right in {percent(HUMAN_ACCURACY)}. Both stood on other images, so they "
+        f"about 15 faces each, were right in {format_percent(HUMAN_ACCURACY)}. Both stood on other images, so they "
         f"give a scale and no race{here}."
     )
 
 
-def balanced_sentence(metrics: Mapping[str, Any]) -> str:
+def describe_balanced_accuracy(metrics: Mapping[str, Any]) -> str:
     """Say what becomes of the result when real and fake count the same."""
     pooled = metrics["generalization"]
-    if reason := missing_class(pooled):
+    if reason := find_missing_class(pooled):
         return reason
     return (
-        f"It called {percent(pooled['real_accuracy'])} of {pooled['n_real']:,} real faces real and "
-        f"{percent(pooled['fake_accuracy'])} of {pooled['n_fake']:,} fakes fake; the mean of the two, the balanced "
-        f"accuracy, is {percent(pooled['balanced_accuracy'])}, where a coin gets 50\u00a0%. Given one real face and "
-        f"one fake, it ranks them rightly in {percent(pooled['roc_auc'])} of cases (the AUC)."
+        f"It called {format_percent(pooled['real_accuracy'])} of {pooled['n_real']:,} real faces real and "
+        f"{format_percent(pooled['fake_accuracy'])} of {pooled['n_fake']:,} fakes fake; the mean of "
+        f"the two, the balanced "
+        f"accuracy, is {format_percent(pooled['balanced_accuracy'])}, where a coin gets "
+        f"50\u00a0%. Given one real face and "
+        f"one fake, it ranks them rightly in {format_percent(pooled['roc_auc'])} of cases (the AUC)."
     )
 
 
-def stage_sentences(metrics: Mapping[str, Any]) -> list[str]:
+def describe_stages(metrics: Mapping[str, Any]) -> list[str]:
     """Say what each stage added on the held-out faces, and what the last one made the detector forget."""
     stages = metrics["stages"]
     key = "balanced_accuracy" if "balanced_accuracy" in stages[_FINAL]["heldout"] else "accuracy"
     levels = [stages[stage]["heldout"][key] for stage in STAGES]
     idle = [stage for stage, before, after in zip(STAGES[1:], levels, levels[1:], strict=False) if after <= before]
-    way = ", then ".join(percent(level) for level in levels)
+    way = ", then ".join(format_percent(level) for level in levels)
     adds = f"Stage by stage the held-out {key.replace('_', ' ')} was {way}"
     adds += f"; {' and '.join(idle)} added nothing to it." if idle else "; each stage added to it."
     falls = {
@@ -107,26 +110,27 @@ def stage_sentences(metrics: Mapping[str, Any]) -> list[str]:
     before, after = stages[worst]["test"]["accuracy"], stages[worst]["test_after_last_stage"]["accuracy"]
     return [
         adds,
-        f"Most was forgotten of {worst}: {percent(before)} of its own test images were judged rightly right after it, "
-        f"and {percent(after)} after {_FINAL}.",
+        f"Most was forgotten of {worst}: {format_percent(before)} of its own test images were judged "
+        f"rightly right after it, "
+        f"and {format_percent(after)} after {_FINAL}.",
     ]
 
 
-def calibration_sentence(metrics: Mapping[str, Any]) -> str:
+def describe_calibration(metrics: Mapping[str, Any]) -> str:
     """Say how far a score can be taken at its word."""
     return (
         f"Of the faces with a score of 0.8, eight in ten ought to be fake. On the held-out faces scores are off by "
-        f"{number(metrics['generalization']['ece'])} on average (expected calibration error; 0 is perfect)."
+        f"{format_number(metrics['generalization']['ece'])} on average (expected calibration error; 0 is perfect)."
     )
 
 
-def band_sentences(metrics: Mapping[str, Any]) -> list[str]:
+def describe_abstention(metrics: Mapping[str, Any]) -> list[str]:
     """Say what the unsure band is and does."""
     band = metrics["coverage"]
-    low, high = band.get("unsure_low"), band.get("unsure_high")
+    low, high = band.get("abstention_low"), band.get("abstention_high")
     if low is None or high is None:
         return [f"{UNDEFINED}: the unsure band is not in metrics.json, which an older version wrote."]
-    target = percent(band["target_accuracy"])
+    target = format_percent(band["target_accuracy"])
     if high <= low:
         return [
             f"The unsure band is empty: on validation images {target} or more of all answers were right without one "
@@ -139,19 +143,19 @@ def band_sentences(metrics: Mapping[str, Any]) -> list[str]:
     if not band["n_answered"]:
         return [*said, "On the held-out faces nothing is left to answer: every score is unsure."]
     shares = [
-        f"{percent(band[f'{name}_coverage'])} of the {name} ones"
+        f"{format_percent(band[f'{name}_coverage'])} of the {name} ones"
         for name in ("real", "fake")
         if f"{name}_coverage" in band
     ]
     return [
         *said,
-        f"On the held-out faces it lets {percent(band['coverage'])} be answered ({' and '.join(shares)}), and "
-        f"{percent(band['accuracy'])} of these {band['n_answered']:,} answers are right, against "
-        f"{percent(metrics['generalization']['accuracy'])} without a band.",
+        f"On the held-out faces it lets {format_percent(band['coverage'])} be answered ({' and '.join(shares)}), and "
+        f"{format_percent(band['accuracy'])} of these {band['n_answered']:,} answers are right, against "
+        f"{format_percent(metrics['generalization']['accuracy'])} without a band.",
     ]
 
 
-def worst_cell_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
+def describe_worst_cell(rows: Sequence[Mapping[str, Any]]) -> str:
     """Name the cell of the robustness table where the detector does worst."""
     cells = [row for row in rows if row["balanced_accuracy"] is not None and row["perturbation"] != UNCHANGED]
     cells = [row for row in cells if row["set"] != MACRO] or cells
@@ -164,11 +168,12 @@ def worst_cell_sentence(rows: Sequence[Mapping[str, Any]]) -> str:
     )
     return (
         f"Worst cell: “{worst['perturbation']}” on {worst['set']}, balanced accuracy "
-        f"{number(worst['balanced_accuracy'])} (AUC {number(worst['roc_auc'])}), {against}. A coin gets 0.500."
+        f"{format_number(worst['balanced_accuracy'])} (AUC {format_number(worst['roc_auc'])}), {against}. "
+        "A coin gets 0.500."
     )
 
 
-def shortcut_sentence(metrics: Mapping[str, Any]) -> str:
+def describe_shortcut_probe(metrics: Mapping[str, Any]) -> str:
     """Say what is left after the same cut, reduction and JPEG compression of every picture."""
     probe, before = metrics.get("shortcut_probe") or {}, metrics["robustness"].get(UNCHANGED) or {}
     if "change" not in probe:
@@ -182,12 +187,13 @@ def shortcut_sentence(metrics: Mapping[str, Any]) -> str:
         meaning = "it hardly goes by any of these"
     return (
         "Shortcut probe: with 10 % cut off each side, half the size and JPEG 75 for every picture alike, the balanced "
-        f"accuracy goes from {number(before.get('balanced_accuracy'))} to {number(probe['balanced_accuracy'])}: "
+        f"accuracy goes from {format_number(before.get('balanced_accuracy'))} to "
+        f"{format_number(probe['balanced_accuracy'])}: "
         f"{meaning}."
     )
 
 
-def mistake_counts(metrics: Mapping[str, Any]) -> str:
+def count_mistakes(metrics: Mapping[str, Any]) -> str:
     """Count the wrong answers."""
     pooled = metrics["generalization"]
     wrong = {name: round(pooled[f"n_{name}"] * (1 - pooled.get(f"{name}_accuracy", 1))) for name in ("real", "fake")}

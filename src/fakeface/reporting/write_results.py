@@ -8,9 +8,9 @@ from typing import Any
 
 from fakeface.constants import FINAL_STAGE, LABELS, STAGES
 from fakeface.evaluation.predictions import Evaluation, ScoredSet
-from fakeface.metrics.classification import confusion_rows, roc_points
+from fakeface.metrics.classification import list_confusion_cells, list_roc_points
 from fakeface.reporting import metric_plots
-from fakeface.system.filesystem import make_folder
+from fakeface.system.filesystem import ensure_dir
 from fakeface.system.serialization import write_json, write_rows
 
 _PLOT_COLUMNS = {"roc": ("threshold", "fpr", "tpr"), "confusion": ("actual", "predicted")}
@@ -22,7 +22,7 @@ _ROBUSTNESS_COLUMNS = ("perturbation", "set", "balanced_accuracy", "change", "ro
 _LABEL_NAMES = {label: name for name, label in LABELS.items()}
 
 
-def write_reports(
+def write_results(
     evaluation: Evaluation,
     metrics: Mapping[str, Any],
     robustness: Sequence[Mapping[str, Any]],
@@ -38,8 +38,8 @@ def write_reports(
     heldout = evaluation.heldout
     scores = heldout.scores[FINAL_STAGE]
     plots: dict[str, list[dict[str, Any]]] = {
-        "roc": [dict(row) for row in roc_points(heldout.labels, scores)],
-        "confusion": [dict(row) for row in confusion_rows(heldout.labels, scores, evaluation.threshold)],
+        "roc": [dict(row) for row in list_roc_points(heldout.labels, scores)],
+        "confusion": [dict(row) for row in list_confusion_cells(heldout.labels, scores, evaluation.threshold)],
     }
     for name, columns in _PLOT_COLUMNS.items():
         rows = [tuple(row[column] for column in columns) for row in plots[name]]
@@ -76,7 +76,7 @@ def _draw_figures(
     note: str,
     folder: Path,
 ) -> None:
-    make_folder(folder)
+    ensure_dir(folder)
     heldout, threshold = evaluation.heldout, evaluation.threshold
     scores, sources = heldout.scores[FINAL_STAGE], heldout.sources.tolist()
     by_stage = {stage: {**row, "generalization": row["heldout"]} for stage, row in metrics["stages"].items()}
@@ -98,4 +98,4 @@ def _draw_figures(
 
 def _unsure_band(evaluation: Evaluation) -> tuple[float, float] | None:
     final = evaluation.calibrations[FINAL_STAGE]
-    return (final.unsure_low, final.unsure_high) if final.unsure_high > final.unsure_low else None
+    return (final.abstention_low, final.abstention_high) if final.abstention_high > final.abstention_low else None

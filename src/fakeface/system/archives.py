@@ -63,7 +63,7 @@ class _Member:
     stream: IO[bytes]
 
 
-class _Meter:
+class _ExtractionLimiter:
     """Counts what really comes out, because what an archive declares of itself may be a lie."""
 
     def __init__(self, archive: Path, limits: Limits, progress: Progress | None) -> None:
@@ -95,7 +95,7 @@ class _Meter:
         raise UserError(f"{self.archive} was not unpacked because it {why}; use another copy of the archive.")
 
 
-def archive_kind(path: Path) -> str | None:
+def detect_archive_kind(path: Path) -> str | None:
     """`zip`, `tar`, `gzip`, `bzip2` or `xz` by the file's first bytes, whatever its name; None for anything else."""
     with path.open("rb") as file:
         head = file.read(512)
@@ -127,7 +127,7 @@ def unpack(
     _remove(staging)
     staging.mkdir(parents=True)
     try:
-        with _broken_archives_named(archive):
+        with _wrap_archive_errors(archive):
             unpacked = _write_members(archive, staging, limits or Limits(), progress)
         text = json.dumps({**asdict(unpacked), **(record or {})}, indent=1, sort_keys=True)
         (staging / RECORD).write_text(text + "\n", encoding="utf-8")
@@ -140,9 +140,9 @@ def unpack(
 
 def check_readable(archive: Path, *, limits: Limits | None = None) -> None:
     """Read every byte of an archive without writing one; a truncated or damaged archive raises UserError."""
-    meter = _Meter(archive, limits or Limits(), None)
-    with _broken_archives_named(archive):
-        for member in _members(archive, meter):
+    meter = _ExtractionLimiter(archive, limits or Limits(), None)
+    with _wrap_archive_errors(archive):
+        for member in _iterate_members(archive, meter):
             meter.declare(member)
             while block := member.stream.read(_BLOCK):
                 meter.add(len(block))
@@ -157,14 +157,14 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def holds_what_was_unpacked(folder: Path) -> bool:
+def is_unpacked_whole(folder: Path) -> bool:
     """Whether a folder has as many files and bytes as its record says; equal sizes of other bytes go unnoticed."""
     record = read_record(folder)
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.name != RECORD and path.is_file()]
     return record is not None and (len(sizes), sum(sizes)) == (record.get("files"), record.get("bytes"))
 
 
-def safe_name(name: str) -> str | None:
+def is_safe_name(name: str) -> str | None:
     r"""A member's name as a relative POSIX path of printable UTF-8; None for a resource fork of macOS, which is junk.
 
     `\` separates folders as `/` does, since Windows tools write it. A name that leaves the folder raises ValueError.
@@ -180,32 +180,32 @@ def safe_name(name: str) -> str | None:
         return None
     if parts[-1] == RECORD:
         raise ValueError(f"the name {RECORD}, which is kept for the record of unpacking")
-    return "/".join("".join(_escaped(letter) for letter in part) for part in parts)
+    return "/".join("".join(_escapes_folder(letter) for letter in part) for part in parts)
 
 
-def _escaped(letter: str) -> str:
+def _escapes_folder(letter: str) -> str:
     if letter.isprintable():
         return letter
     return "".join(f"%{byte:02X}" for byte in letter.encode("utf-8", "surrogateescape"))
 
 
 def _write_members(archive: Path, folder: Path, limits: Limits, progress: Progress | None) -> Unpacked:
-    meter = _Meter(archive, limits, progress)
+    meter = _ExtractionLimiter(archive, limits, progress)
     skipped: list[str] = []
     renamed: dict[str, str] = {}
-    for member in _members(archive, meter):
-        name = _checked_name(archive, member.name)
+    for member in _iterate_members(archive, meter):
+        name = _check_name(archive, member.name)
         if name is None:
-            skipped.append(_printable(member.name))
+            skipped.append(_escape_unprintable(member.name))
             continue
         meter.declare(member)
         if name != str(PurePosixPath(member.name)):
-            renamed[_printable(member.name)] = name
+            renamed[_escape_unprintable(member.name)] = name
         _write_one(archive, member.stream, folder / name, meter)
     return Unpacked(meter.files, meter.bytes, tuple(skipped), renamed)
 
 
-def _write_one(archive: Path, stream: IO[bytes], target: Path, meter: _Meter) -> None:
+def _write_one(archive: Path, stream: IO[bytes], target: Path, meter: _ExtractionLimiter) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.open("xb") as file:
@@ -222,30 +222,32 @@ def _write_one(archive: Path, stream: IO[bytes], target: Path, meter: _Meter) ->
         raise
 
 
-def _checked_name(archive: Path, name: str) -> str | None:
+def _check_name(archive: Path, name: str) -> str | None:
     try:
-        return safe_name(name)
+        return is_safe_name(name)
     except ValueError as error:
-        raise UserError(f"{archive} was not unpacked because it holds {_printable(name)!r}, {error}.") from error
+        raise UserError(
+            f"{archive} was not unpacked because it holds {_escape_unprintable(name)!r}, {error}."
+        ) from error
 
 
 def _check_folder(archive: Path, name: str) -> None:
     if name.strip("./\\"):  # `./` and the like name no folder of their own
-        _checked_name(archive, name)
+        _check_name(archive, name)
 
 
-def _printable(name: str) -> str:
-    return "".join(map(_escaped, name))
+def _escape_unprintable(name: str) -> str:
+    return "".join(map(_escapes_folder, name))
 
 
-def _members(archive: Path, meter: _Meter) -> Iterator[_Member]:
-    kind = archive_kind(archive)
+def _iterate_members(archive: Path, meter: _ExtractionLimiter) -> Iterator[_Member]:
+    kind = detect_archive_kind(archive)
     if kind is None:
         raise UserError(f"{archive} is not a zip or tar archive; download it again.")
-    yield from _zip_members(archive) if kind == "zip" else _tar_members(archive, kind, meter)
+    yield from _iterate_zip(archive) if kind == "zip" else _iterate_tar(archive, kind, meter)
 
 
-def _zip_members(archive: Path) -> Iterator[_Member]:
+def _iterate_zip(archive: Path) -> Iterator[_Member]:
     with zipfile.ZipFile(archive) as opened:
         for info in opened.infolist():
             mode = stat.S_IFMT(info.external_attr >> 16)
@@ -253,14 +255,14 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
                 _check_folder(archive, info.filename)
                 continue
             if mode not in (0, stat.S_IFREG):
-                raise UserError(_not_a_file(archive, info.filename))
+                raise UserError(_describe_non_file(archive, info.filename))
             if info.flag_bits & 1:
                 raise UserError(f"{archive} is encrypted; unpack it yourself and give the folder instead.")
             with opened.open(info) as stream:
                 yield _Member(info.filename, info.file_size, stream)
 
 
-def _opened_stream(archive: Path, kind: str) -> IO[bytes]:
+def _open_stream(archive: Path, kind: str) -> IO[bytes]:
     openers: dict[str, Callable[[Path], Any]] = {"gzip": gzip.open, "bzip2": bz2.open, "xz": lzma.open}
     opened: IO[bytes] = openers[kind](archive) if kind in openers else archive.open("rb")
     return opened
@@ -269,7 +271,7 @@ def _opened_stream(archive: Path, kind: str) -> IO[bytes]:
 class _CountedStream(io.RawIOBase):
     """A tar's decompressed bytes, with a budget for headers: tarfile would read a giant one into memory."""
 
-    def __init__(self, stream: IO[bytes], meter: _Meter) -> None:
+    def __init__(self, stream: IO[bytes], meter: _ExtractionLimiter) -> None:
         self.stream, self.meter, self.budget = stream, meter, _TAR_HEADER_BUDGET
 
     def read(self, size: int = -1) -> bytes:
@@ -280,8 +282,8 @@ class _CountedStream(io.RawIOBase):
         return block
 
 
-def _tar_members(archive: Path, kind: str, meter: _Meter) -> Iterator[_Member]:
-    with _opened_stream(archive, kind) as raw:
+def _iterate_tar(archive: Path, kind: str, meter: _ExtractionLimiter) -> Iterator[_Member]:
+    with _open_stream(archive, kind) as raw:
         counted = _CountedStream(raw, meter)
         with tarfile.open(fileobj=counted, mode="r|", bufsize=_BLOCK, encoding="utf-8") as tar:
             while (info := tar.next()) is not None:
@@ -290,7 +292,7 @@ def _tar_members(archive: Path, kind: str, meter: _Meter) -> Iterator[_Member]:
                     continue
                 stream = tar.extractfile(info) if info.isreg() else None
                 if stream is None:
-                    raise UserError(_not_a_file(archive, info.name))
+                    raise UserError(_describe_non_file(archive, info.name))
                 counted.budget = info.size + _TAR_HEADER_BUDGET
                 yield _Member(info.name, info.size, stream)
                 while stream.read(_BLOCK):  # what the caller skipped is not the next header's
@@ -299,15 +301,15 @@ def _tar_members(archive: Path, kind: str, meter: _Meter) -> Iterator[_Member]:
                 tar.members = []  # type: ignore[attr-defined]  # or a million entries stay in memory
 
 
-def _not_a_file(archive: Path, name: str) -> str:
+def _describe_non_file(archive: Path, name: str) -> str:
     return (
-        f"{archive} was not unpacked because it holds {_printable(name)!r}, "
+        f"{archive} was not unpacked because it holds {_escape_unprintable(name)!r}, "
         "a link or device; repack it with plain files only."
     )
 
 
 @contextmanager
-def _broken_archives_named(archive: Path) -> Iterator[None]:
+def _wrap_archive_errors(archive: Path) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:

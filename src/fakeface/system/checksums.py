@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _BLOCK: Final = 1 << 20
 
 
-def file_digests(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
+def hash_file(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
     """Hexadecimal digests of a file, read once for all of them."""
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
     if hashes:
@@ -59,20 +59,20 @@ def verify_folder(
     Raises UserError for a row whose path leaves the folder.
     """
     rows = list(rows)
-    listed = {_inside(folder, str(row["path"])) for row in rows}
+    listed = {_check_inside(folder, str(row["path"])) for row in rows}
     states: dict[str, list[str]] = {"right": [], "missing": [], "changed": []}
     left = iter(rows)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         while batch := list(islice(left, 2048)):  # a quarter of a million futures at once would fill the memory
-            for row, state in zip(batch, pool.map(lambda row: _state_of(folder, row), batch), strict=True):
+            for row, state in zip(batch, pool.map(lambda row: _compare_file(folder, row), batch), strict=True):
                 states[state].append(str(row["path"]))
             if advance:
                 advance(len(batch))
-    added = sorted(name for name in _visible_files(folder) if name not in listed)
+    added = sorted(name for name in _list_visible_files(folder) if name not in listed)
     return VerifyReport(len(rows), tuple(sorted(states["missing"])), tuple(sorted(states["changed"])), tuple(added))
 
 
-def _state_of(folder: Path, row: Mapping[str, Any]) -> str:
+def _compare_file(folder: Path, row: Mapping[str, Any]) -> str:
     path = folder / str(row["path"])
     if path.is_symlink():
         return "changed"
@@ -80,17 +80,17 @@ def _state_of(folder: Path, row: Mapping[str, Any]) -> str:
         return "missing"
     if row.get("bytes") not in (None, "") and path.stat().st_size != int(row["bytes"]):
         return "changed"
-    return "right" if file_digests(path, ["sha256"])["sha256"] == row["sha256"] else "changed"
+    return "right" if hash_file(path, ["sha256"])["sha256"] == row["sha256"] else "changed"
 
 
-def _inside(folder: Path, name: str) -> str:
+def _check_inside(folder: Path, name: str) -> str:
     path = Path(name)
     if path.is_absolute() or ".." in path.parts or not path.parts:
         raise UserError(f"The manifest of {folder} names {name!r}, which is not inside it; make the manifest again.")
     return path.as_posix()
 
 
-def _visible_files(folder: Path) -> Iterator[str]:
+def _list_visible_files(folder: Path) -> Iterator[str]:
     for path in folder.rglob("*"):
         name = path.relative_to(folder)
         hidden = any(part.startswith(".") for part in name.parts)

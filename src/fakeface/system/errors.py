@@ -31,7 +31,7 @@ class UserError(Exception):
 
 
 @contextmanager
-def one_sentence_errors() -> Iterator[None]:
+def exit_on_user_error() -> Iterator[None]:
     """End the process with one sentence: after a UserError or an operating system error (exit code 1), and a signal.
 
     Ctrl-C exits with 130; SystemExit(143) and (129), which handlers of SIGTERM and SIGHUP raise, keep their codes.

@@ -15,7 +15,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def annotate_os_error(path: Path) -> Iterator[None]:
     """Give errors of the operating system the path that they concern; one of a full disk comes without."""
     try:
         yield
@@ -26,16 +26,16 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
+def atomic_write(path: Path) -> Iterator[TextIO]:
     """Open a UTF-8 text file for writing that takes its name only once all is written."""
-    make_folder(path.parent)
+    ensure_dir(path.parent)
     beside = path.with_name(f".{path.name}.partial")
-    with naming(path), beside.open("w", encoding="utf-8", newline="") as file:
+    with annotate_os_error(path), beside.open("w", encoding="utf-8", newline="") as file:
         yield file
     beside.replace(path)
 
 
-def make_folder(folder: Path) -> None:
+def ensure_dir(folder: Path) -> None:
     """Make a folder and those above it.
 
     Raises:
@@ -47,9 +47,9 @@ def make_folder(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
 
 
-def clear_folder(folder: Path) -> None:
+def recreate_dir(folder: Path) -> None:
     """Make an empty folder of this name; one that stands stays what it is, which may be a link or a disk of its own."""
-    make_folder(folder)
+    ensure_dir(folder)
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -58,7 +58,7 @@ def clear_folder(folder: Path) -> None:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
+def file_lock(path: Path) -> Iterator[None]:
     """One process at a time in here; another waits, and then finds the work done. A killed one holds nothing up."""
     import filelock
 

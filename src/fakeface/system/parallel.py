@@ -14,7 +14,7 @@ _A = TypeVar("_A")
 _B = TypeVar("_B")
 
 
-def in_processes(work: Callable[[_A], _B], tasks: Sequence[_A], workers: int | None = None) -> Iterator[_B]:
+def process_map(work: Callable[[_A], _B], tasks: Sequence[_A], workers: int | None = None) -> Iterator[_B]:
     """Give what `work`, a function of a module, makes of each task, in the tasks' order.
 
     Args:

@@ -11,7 +11,7 @@ GIGABYTE = 10**9  # a plain line each, of a file on its way
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def show_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Give a function `advance(count)` that shows how much of `total` is done; the display goes to stderr.
 
     Args:
@@ -21,17 +21,17 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     if total <= 0:
         yield lambda count: None
     elif sys.stderr.isatty():
-        with _bar(what, total) as advance:
+        with _show_bar(what, total) as advance:
             yield advance
     else:
-        yield _plain_lines(what, total)
+        yield _print_lines(what, total)
 
 
 @contextmanager
-def bytes_progress() -> Iterator[Callable[[str, int, int | None], None]]:
+def show_bytes_progress() -> Iterator[Callable[[str, int, int | None], None]]:
     """Give a function `show(file, done, total)` for bytes of files; `total` is None where it is not known."""
     if not sys.stderr.isatty():
-        yield _plain_gigabytes()
+        yield _print_gigabytes()
         return
     from rich import progress as rich_progress
     from rich.console import Console
@@ -53,7 +53,7 @@ def bytes_progress() -> Iterator[Callable[[str, int, int | None], None]]:
         yield show
 
 
-def _plain_gigabytes() -> Callable[[str, int, int | None], None]:
+def _print_gigabytes() -> Callable[[str, int, int | None], None]:
     shown: dict[str, int] = {}
 
     def show(file: str, done: int, total: int | None) -> None:
@@ -66,7 +66,7 @@ def _plain_gigabytes() -> Callable[[str, int, int | None], None]:
 
 
 @contextmanager
-def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def _show_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     from rich import progress as rich_progress
     from rich.console import Console
 
@@ -81,7 +81,7 @@ def _bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: bar.advance(task, count)
 
 
-def _plain_lines(what: str, total: int) -> Callable[[int], None]:
+def _print_lines(what: str, total: int) -> Callable[[int], None]:
     done = shown = 0
 
     def advance(count: int) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 
-def main_folder(project_root: Path, environ: Mapping[str, str] = os.environ) -> Path:
+def find_main_folder(project_root: Path, environ: Mapping[str, str] = os.environ) -> Path:
     """The folder that outlives the run: DVC_ROOT names it even from the temporary workspace of a queued experiment."""
     return Path(environ.get("DVC_ROOT") or project_root).resolve()
 
 
-def private_folder(main: Path, *parts: str) -> Path:
+def open_private_folder(main: Path, *parts: str) -> Path:
     """A folder under `.fakeface`, which git ignores by a file of its own."""
     root = main / ".fakeface"
     folder = root.joinpath(*parts)

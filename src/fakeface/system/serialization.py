@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from fakeface.system.errors import UserError
-from fakeface.system.filesystem import whole_file
+from fakeface.system.filesystem import atomic_write
 
 _SUM = "sha256_of_the_above"
 
 
 def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file with a header line; lines end with a newline alone."""
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
@@ -25,21 +25,21 @@ def write_rows(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 
 def write_json(path: Path, content: Any) -> None:
     """Write indented JSON that ends with a newline."""
-    with whole_file(path) as file:
-        file.write(_json(content))
+    with atomic_write(path) as file:
+        file.write(_serialize(content))
 
 
-def write_proven_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json_with_checksum(path: Path, content: Mapping[str, Any]) -> None:
     """Write a JSON object as `write_json` does, with the sha256 of that text under one more key, its last."""
-    write_json(path, {**content, _SUM: _json_sum(content)})
+    write_json(path, {**content, _SUM: _checksum_json(content)})
 
 
-def _json(content: Any) -> str:
+def _serialize(content: Any) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
-def _json_sum(content: Any) -> str:
-    return hashlib.sha256(_json(content).encode()).hexdigest()
+def _checksum_json(content: Any) -> str:
+    return hashlib.sha256(_serialize(content).encode()).hexdigest()
 
 
 def read_rows(path: Path, needed: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -84,14 +84,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_proven_json(path: Path) -> dict[str, Any]:
-    """Read what `write_proven_json` wrote, without the sum.
+def read_json_with_checksum(path: Path) -> dict[str, Any]:
+    """Read what `write_json_with_checksum` wrote, without the sum.
 
     Raises:
         UserError: as read_json, and for content that is not what was written.
     """
     content = read_json(path)
-    if content.pop(_SUM, None) != _json_sum(content):
+    if content.pop(_SUM, None) != _checksum_json(content):
         raise UserError(
             f"{path} is damaged, or written by another version of fakeface: it does not fit its own sum; run the stage "
             "that makes it again."
@@ -99,7 +99,7 @@ def read_proven_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def some(names: Sequence[str], shown: int = 5) -> str:
+def summarize_names(names: Sequence[str], shown: int = 5) -> str:
     """Join the first few names for a sentence and count the others."""
     text = ", ".join(names[:shown])
     return text if len(names) <= shown else f"{text} and {len(names) - shown:,} more"

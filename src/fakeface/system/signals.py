@@ -19,7 +19,7 @@ _SIGNALS = (signal.SIGINT, *SILENT_SIGNALS)
 
 
 @contextmanager
-def stops_between_steps() -> Iterator[Callable[[], None]]:
+def graceful_shutdown() -> Iterator[Callable[[], None]]:
     """Give a function to be called after each step, which ends the work there if it was asked for in the meantime.
 
     An exception out of a signal's handler may come anywhere, also where Python swallows it; so the handler only notes
@@ -31,7 +31,7 @@ def stops_between_steps() -> Iterator[Callable[[], None]]:
         UserError: DVC, which ran this stage, is gone, and nobody would take up what the stage makes.
     """
     asked: list[int] = []
-    dvc = _caller() if "DVC_STAGE" in os.environ else None
+    dvc = _find_dvc_process() if "DVC_STAGE" in os.environ else None
 
     def note(number: int, _frame: FrameType | None) -> None:
         asked.append(number)
@@ -40,7 +40,7 @@ def stops_between_steps() -> Iterator[Callable[[], None]]:
     def stop_if_asked() -> None:
         if asked:
             raise KeyboardInterrupt if asked[0] == signal.SIGINT else SystemExit(128 + asked[0])
-        if dvc is not None and not _alive(dvc):
+        if dvc is not None and not _is_alive(dvc):
             raise UserError("DVC, which ran this stage, was killed; run the same command again to go on.")
 
     before = _replace_handlers(note)
@@ -52,7 +52,7 @@ def stops_between_steps() -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def ended_by_signals() -> Iterator[None]:
+def raise_on_termination() -> Iterator[None]:
     """Turn signals that end a process without a word into SystemExit with the shell's code (143 for SIGTERM)."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python lets only the main thread set handlers
@@ -72,7 +72,7 @@ def ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _caller() -> psutil.Process | None:
+def _find_dvc_process() -> psutil.Process | None:
     """The process that started this one, by way of a shell or not."""
     try:
         return next((each for each in psutil.Process().parents() if each.name() not in _SHELLS), None)
@@ -80,7 +80,7 @@ def _caller() -> psutil.Process | None:
         return None
 
 
-def _alive(process: psutil.Process) -> bool:
+def _is_alive(process: psutil.Process) -> bool:
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:

@@ -1,7 +1,7 @@
 """The detector as MLflow serves it: images in, calibrated scores and decisions out.
 
 MLflow keeps a copy of this very file beside the checkpoint, and runs it where fakeface is not installed: it imports
-nothing of ours, and says in its own words what `models.with_mirrored_view`, `raw_scores`, `Calibration.apply` and
+nothing of ours, and says in its own words what `models.with_flip_tta`, `predict_raw_scores`, `Calibration.apply` and
 `predict.decision` say.
 """
 
@@ -36,7 +36,7 @@ class Detector(PythonModel):  # type: ignore[misc, unused-ignore]
             facts = json.loads(file.attrs["fakeface"])
         self.calibration = facts["calibration"]
         network = tf.keras.models.load_model(path, compile=False)
-        self.network = _with_mirrored_view(network) if facts.get("mirrored_view") else network
+        self.network = _with_mirrored_view(network) if facts.get("flip_tta") else network
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Images (N, size, size, 3) RGB in 0..255 → N rows: `score`, P(fake), and `decision`, fake, real or unsure."""
@@ -54,7 +54,7 @@ class Detector(PythonModel):  # type: ignore[misc, unused-ignore]
         return 1 / (1 + np.exp(-(self.calibration["slope"] * logits + self.calibration["bias"])))
 
     def _decisions(self, scores: Any) -> Any:
-        low, high = self.calibration["unsure_low"], self.calibration["unsure_high"]
+        low, high = self.calibration["abstention_low"], self.calibration["abstention_high"]
         answers = np.where(scores >= self.calibration["threshold"], "fake", "real")
         return np.where((low < high) & (scores >= low) & (scores <= high), "unsure", answers)
 

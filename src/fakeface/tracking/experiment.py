@@ -64,11 +64,11 @@ def _shown(project_root: Path) -> list[Path]:
 
 def _result(project_root: Path, of_result: str) -> tuple[dict[str, Any], Result, dict[str, str]]:
     """The experiment's parameters (nested), its result, and the tags that lead to the bytes behind it."""
-    from fakeface.config.params import experiment_parameters, load_params
+    from fakeface.config.params import list_experiment_parameters, load_params
     from fakeface.system.serialization import read_json
 
     params = load_params(project_root / "params.yaml")
-    parameters = experiment_parameters(params)
+    parameters = list_experiment_parameters(params)
     metrics = _with_validation(read_json(project_root / _REPORTS / "metrics.json"), project_root)
     hashes = dvc_lock.hashes_of(project_root)
     told = {f"data.{name}": metrics[name] for name in ("profile", "note") if metrics.get(name)}
@@ -76,7 +76,7 @@ def _result(project_root: Path, of_result: str) -> tuple[dict[str, Any], Result,
         metrics=metrics,
         files=tuple(_shown(project_root)[1:]),
         data_files=tuple(_REPORTS / "data" / name for name in _DATA_PAGES),
-        stage_parameters={stage: parameters | params.stage_settings(stage).model_dump() for stage in STAGES},
+        stage_parameters={stage: parameters | params.get_stage_config(stage).model_dump() for stage in STAGES},
         stage_tags=dvc_lock.stage_tags(hashes),
         detector=_detector(project_root, params, metrics, hashes),
         digest=of_result,
@@ -100,11 +100,11 @@ def _with_validation(metrics: dict[str, Any], project_root: Path) -> dict[str, A
 
 
 def _detector(project_root: Path, params: Params, metrics: Mapping[str, Any], hashes: Mapping[str, str]) -> Detector:
-    from fakeface.models.checkpoints import read_facts
-    from fakeface.models.model_card import model_card
+    from fakeface.models.checkpoints import read_metadata
+    from fakeface.models.model_card import write_model_card_text
     from fakeface.system.serialization import read_json
 
-    facts = read_facts(project_root / CHECKPOINT)
+    facts = read_metadata(project_root / CHECKPOINT)
     split = read_json(project_root / _REPORTS / "data/split.json")
     tags = {
         "heldout": heldout_digest(project_root, hashes),
@@ -118,7 +118,7 @@ def _detector(project_root: Path, params: Params, metrics: Mapping[str, Any], ha
     return Detector(
         checkpoint=CHECKPOINT,
         image_size=facts.image_size,
-        card=model_card(metrics, split, facts),
+        card=write_model_card_text(metrics, split, facts),
         tags=tags,
         requirements=pinned_requirements(project_root / "requirements" / "cpu.txt"),
     )

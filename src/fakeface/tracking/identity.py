@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fakeface.system.project import main_folder, private_folder, read_yaml
+from fakeface.system.project import find_main_folder, open_private_folder, read_yaml
 
 _CODE = ("src", "pipeline", "dvc.yaml")  # what, beside params.yaml and the data, decides the result of a run
 
@@ -53,7 +53,7 @@ def identify(project_root: Path, environ: Mapping[str, str] = os.environ) -> Exp
     name, baseline = environ.get("DVC_EXP_NAME", ""), environ.get("DVC_EXP_BASELINE_REV", "")
     chosen = read_yaml(project_root / "params.yaml")
     parameters = json.dumps(chosen, sort_keys=True, default=str)
-    repository = _repository_id(main_folder(project_root, environ))
+    repository = _repository_id(find_main_folder(project_root, environ))
     content = _sha256("\n".join([repository, baseline or commit, parameters, _data(project_root), _code(project_root)]))
     key = _sha256("\n".join([repository, baseline, name, parameters])) if name else content
     shown = name or f"repro-{commit[:7]}-{key[:6]}"
@@ -115,7 +115,7 @@ def _code(project_root: Path) -> str:
 def _repository_id(main: Path) -> str:
     """A random name for this clone, so that colleagues on one server do not write into each other's rows."""
     try:
-        path = private_folder(main) / "repository_id"
+        path = open_private_folder(main) / "repository_id"
         if not path.exists():
             draft = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
             draft.write_text(uuid.uuid4().hex)

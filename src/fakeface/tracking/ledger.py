@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from fakeface.system.project import main_folder, private_folder
+from fakeface.system.project import find_main_folder, open_private_folder
 from fakeface.tracking import addresses, dvc_command, local_files, undelivered
 from fakeface.tracking.identity import Experiment, identify
 
@@ -87,16 +87,16 @@ class Ledger:
             return False
 
     def _path(self) -> Path:
-        return private_folder(self._main) / "rows.jsonl"
+        return open_private_folder(self._main) / "rows.jsonl"
 
 
 def known_row(project_root: Path, result: str, environ: Mapping[str, str] = os.environ) -> Row | None:
     """The finished row that has this result, where that is sure without asking MLflow."""
-    main = main_folder(project_root, environ)
+    main = find_main_folder(project_root, environ)
     ledger = Ledger(main, environ.get("MLFLOW_TRACKING_URI") or local_files.uri(main))
-    waits = undelivered.waiting(private_folder(main, "undelivered"))[ledger.store]
-    if waits or next(private_folder(main, "alive").glob("*.jsonl"), None):
+    waits = undelivered.waiting(open_private_folder(main, "undelivered"))[ledger.store]
+    if waits or next(open_private_folder(main, "alive").glob("*.jsonl"), None):
         return None  # something waits, runs or died: the store's word is wanted
     experiment = identify(project_root, environ)
-    experiment = dvc_command.joined(experiment, private_folder(main, "commands")) or experiment
+    experiment = dvc_command.joined(experiment, open_private_folder(main, "commands")) or experiment
     return ledger.find(experiment, result)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fakeface.system.project import private_folder
+from fakeface.system.project import open_private_folder
 from fakeface.tracking import alive, comparison, local_files
 from fakeface.tracking.identity import Experiment
 from fakeface.tracking.ledger import Ledger
@@ -59,7 +59,7 @@ class MlflowStore:
         if self._rows is not None:
             return
         mlflow = quiet_mlflow()
-        with alive.lock(private_folder(self.main) / "store.lock"):  # a first use of sqlite by two at once fails
+        with alive.lock(open_private_folder(self.main) / "store.lock"):  # a first use of sqlite by two at once fails
             mlflow.set_tracking_uri(self.uri)
             client = mlflow.MlflowClient(self.uri)
             client.search_experiments(max_results=1)
@@ -188,11 +188,11 @@ class MlflowStore:
             return
         tags = {**result["detector"]["tags"], "experiment": name, HOLDS: result["digest"]}
         settings = {**result["detector"], "tags": tags}
-        with alive.lock(private_folder(self.main) / "registry.lock"):
+        with alive.lock(open_private_folder(self.main) / "registry.lock"):
             version, model = registered(self.client, run_id, result["digest"])
         if not version:
             model = log_detector(self.client, run_id, checkpoint, settings)
-            with alive.lock(private_folder(self.main) / "registry.lock"):
+            with alive.lock(open_private_folder(self.main) / "registry.lock"):
                 version = register(self.client, run_id, model, settings)
         self.client.set_tag(run_id, DETECTOR, f"{result['digest']} {model} {version}")
 

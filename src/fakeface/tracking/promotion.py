@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from fakeface.constants import HELDOUT, LABELS, STAGES
 from fakeface.system.errors import UserError
-from fakeface.system.project import private_folder
+from fakeface.system.project import open_private_folder
 from fakeface.tracking import alive
 from fakeface.tracking.mlflow_store import MlflowStore, quiet_mlflow
 from fakeface.tracking.page import opened_store
 from fakeface.tracking.registry import CANDIDATE, CHAMPION, REGISTERED
 
 if TYPE_CHECKING:
-    from fakeface.metrics.model_comparison import Contender, Decision
+    from fakeface.metrics.model_comparison import Decision, ModelScores
 
 
 def promote(
@@ -32,19 +32,19 @@ def promote(
         UserError: there is no such model, its scores are gone, or the store cannot be opened, read or written to.
     """
     from fakeface.config.params import load_params
-    from fakeface.metrics.model_comparison import Decision, decide
+    from fakeface.metrics.model_comparison import Decision, decide_promotion
 
     gate = load_params(project_root / "params.yaml").promote
     with (
         opened_store(project_root, environ) as store,
-        alive.lock(private_folder(store.main) / "registry.lock"),
+        alive.lock(open_private_folder(store.main) / "registry.lock"),
     ):
         version, champion = _version(store, chosen), _by_alias(store, CHAMPION)
         if champion and champion.version == version.version:
             return Decision(True, (f"The candidate, {_name(store, version)}, is the champion already.",))
         contenders = [_contender(store, each) if each else None for each in (version, champion)]
         assert contenders[0] is not None
-        decision = decide(contenders[0], contenders[1], gate.metric, gate.at_least, other_data=other_data)
+        decision = decide_promotion(contenders[0], contenders[1], gate.metric, gate.at_least, other_data=other_data)
         store.client.set_model_version_tag(REGISTERED, version.version, "promotion", " ".join(decision.sentences))
         if decision.promoted:
             store.client.set_registered_model_alias(REGISTERED, CHAMPION, version.version)
@@ -84,17 +84,17 @@ def _name(store: MlflowStore, version: Any) -> str:
     return f"version {version.version} ({_experiment(store, version)})"
 
 
-def _contender(store: MlflowStore, version: Any) -> Contender:
+def _contender(store: MlflowStore, version: Any) -> ModelScores:
     import numpy as np
 
-    from fakeface.metrics.model_comparison import Contender
+    from fakeface.metrics.model_comparison import ModelScores
     from fakeface.system.serialization import read_rows
 
     final = STAGES[-1]
     with tempfile.TemporaryDirectory() as folder:
         table = _scores(store, version, folder)
         rows = [row for row in read_rows(table, ("set", "path", "source", "label", final)) if row["set"] == HELDOUT]
-    return Contender(
+    return ModelScores(
         name=_name(store, version),
         heldout=version.tags["heldout"],
         threshold=float(version.tags["threshold"]),

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from fakeface.system.project import main_folder, private_folder
+from fakeface.system.project import find_main_folder, open_private_folder
 from fakeface.tracking import alive, local_files, undelivered
 from fakeface.tracking.addresses import without_password
 from fakeface.tracking.mlflow_store import MlflowStore
@@ -29,7 +29,7 @@ class Recorder:
 
     def __init__(self, project_root: Path, environ: Mapping[str, str] = os.environ) -> None:
         """The store is the one that MLFLOW_TRACKING_URI names, or sqlite in the main folder."""
-        self.main = main = main_folder(project_root, environ)
+        self.main = main = find_main_folder(project_root, environ)
         self.store = MlflowStore(main, environ.get("MLFLOW_TRACKING_URI") or local_files.uri(main))
         self.folder = main / ".fakeface" / "undelivered"
         self._turn = threading.RLock()
@@ -65,7 +65,7 @@ class Recorder:
         end = time.monotonic() + seconds
         if not self.waiting():
             return 0
-        with self._turn, alive.lock(private_folder(self.main) / "deliver.lock"):
+        with self._turn, alive.lock(open_private_folder(self.main) / "deliver.lock"):
             for path, event in undelivered.kept(self.folder, self.store.name):
                 if time.monotonic() > end or not self._done(event, path):
                     break
@@ -117,7 +117,9 @@ class Recorder:
 
     def _keep(self, event: Event) -> Path | None:
         try:
-            return undelivered.keep(replace(event, store=self.store.name), private_folder(self.main, "undelivered"))
+            return undelivered.keep(
+                replace(event, store=self.store.name), open_private_folder(self.main, "undelivered")
+            )
         except OSError as error:
             _LOG.warning("fakeface: %s %s; a part of the run is not recorded.", self.folder, reason(error))
             return None

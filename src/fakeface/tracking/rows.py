@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fakeface.constants import STAGES
-from fakeface.system.project import private_folder
+from fakeface.system.project import open_private_folder
 from fakeface.tracking import alive, comparison, local_files
 from fakeface.tracking.addresses import LOCAL
 from fakeface.tracking.identity import Experiment
@@ -62,7 +62,7 @@ class Rows:
     def _find_or_create(self, experiment: Experiment, stage: str, create: Callable[[], str]) -> str:
         place = (experiment.key, stage)
         if place not in self._runs:
-            with alive.lock(private_folder(self._main) / "rows.lock"):
+            with alive.lock(open_private_folder(self._main) / "rows.lock"):
                 found = self.find(experiment, stage)
                 self._runs[place] = found.info.run_id if found else create()
         return self._runs[place]
@@ -104,7 +104,7 @@ class Rows:
             of_stage, curve, _ = name.partition("/")
             return bool(curve) and (of_stage not in again or (of_stage == stage and at < step))
 
-        with alive.lock(private_folder(self._main) / "rows.lock"):
+        with alive.lock(open_private_folder(self._main) / "rows.lock"):
             children = {name: self.find(experiment, name) for name in (*STAGES, stage)}
             parent = self._replace(experiment, self.find(experiment, WHOLE), {}, stays)
             for name, child in children.items():
@@ -137,7 +137,7 @@ class Rows:
     def collection(self, name: str) -> str:
         """The id of the table of rows that MLflow calls an experiment."""
         if name not in self._collections:
-            with alive.lock(private_folder(self._main) / "store.lock"):
+            with alive.lock(open_private_folder(self._main) / "store.lock"):
                 self._collections[name] = self._find_or_create_collection(name)
         return self._collections[name]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from fakeface.system.errors import UserError
-from fakeface.system.project import main_folder, private_folder
-from fakeface.system.signals import SILENT_SIGNALS, ended_by_signals
+from fakeface.system.project import find_main_folder, open_private_folder
+from fakeface.system.signals import SILENT_SIGNALS, raise_on_termination
 from fakeface.tracking import alive, dvc_command, hardware, undelivered
 from fakeface.tracking.identity import Experiment, identify
 from fakeface.tracking.ledger import Ledger, Row
@@ -92,14 +92,14 @@ class Run:
     def take_place(self, environ: Mapping[str, str]) -> None:
         """Close the rows of the dead, and join the experiment of the `dvc` command above."""
         bury_the_dead(self.project_root, environ, recorder=self.recorder)
-        folder = private_folder(self.recorder.main, "commands")
+        folder = open_private_folder(self.recorder.main, "commands")
         self.experiment = dvc_command.pinned(self.experiment, folder, store=self.recorder.store.name)
 
     def show_sign(self, work: str) -> None:
         """Show that this run lives, for whoever finds it dead; `work` is what it does, to people."""
         who = alive.process()
         self.sign = alive.show(
-            private_folder(self.recorder.main, "alive"),
+            open_private_folder(self.recorder.main, "alive"),
             f"{self.experiment.key}-{work}",
             experiment=self.experiment.as_json(),
             stage=self.stage,
@@ -167,7 +167,7 @@ def stage_run(
     that a process killed during them is missed.
     """
     run = _make_run(project_root, stage, parameters, environ)
-    with ended_by_signals():
+    with raise_on_termination():
         try:
             with never_in_the_way():
                 run.take_place(environ)
@@ -205,7 +205,7 @@ def result_run(project_root: Path, environ: Mapping[str, str] = os.environ) -> I
     is left as it is; where `dvc repro` finds nothing to do, that may be the row of an earlier commit.
     """
     run = _make_run(project_root, "", {}, environ)
-    with ended_by_signals():
+    with raise_on_termination():
         try:
             with never_in_the_way():
                 run.take_place(environ)
@@ -240,17 +240,17 @@ def bury_the_dead(
     project_root: Path, environ: Mapping[str, str] = os.environ, *, recorder: Recorder | None = None
 ) -> list[str]:
     """Close the rows of runs that ended without a word (SIGKILL, power cut); returns a sentence for each."""
-    main = main_folder(project_root, environ)
+    main = find_main_folder(project_root, environ)
     recorder = recorder or Recorder(project_root, environ)
     store = {"store": recorder.store.name}
     sentences = []
-    for last in alive.take_dead(private_folder(main, "alive"), store):
+    for last in alive.take_dead(open_private_folder(main, "alive"), store):
         after = f" after {last['last']}" if last.get("last") else ""
         words = f"Killed without a word{after} (process {last['pid']} on {last['host']})."
         kind = "cut_short" if last["work"] == RESULT_WORK else "end"
         recorder.record(Event(kind, last["experiment"], last["stage"], {"status": "FAILED", "last_words": words}))
         sentences.append(f"{last['experiment']['name']}, {last['work']}: {words}")
-    for note in dvc_command.take_ended(private_folder(main, "commands"), store):
+    for note in dvc_command.take_ended(open_private_folder(main, "commands"), store):
         recorder.record(Event("abandoned", note["experiment"]))
     return sentences
 
@@ -258,7 +258,7 @@ def bury_the_dead(
 def bury_first(project_root: Path, environ: Mapping[str, str] = os.environ) -> None:
     """Close the rows of the dead, for a stage that has no row; nothing slow is loaded where nobody left a sign."""
     with never_in_the_way():
-        if next(private_folder(main_folder(project_root, environ), "alive").glob("*.jsonl"), None):
+        if next(open_private_folder(find_main_folder(project_root, environ), "alive").glob("*.jsonl"), None):
             bury_the_dead(project_root, environ)
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import tensorflow as tf
 
 from fakeface.system.errors import UserError
-from fakeface.system.progress import progress
-from fakeface.training.resume import Progress, SavedTraining
+from fakeface.system.progress import show_progress
+from fakeface.training.resume import Progress, TrainingState
 
 # Called after each epoch with its number (from 1) and loss, accuracy, val_loss, val_accuracy, lr, images_per_second.
 EpochListener = Callable[[int, Mapping[str, float]], None]
 
 
-class LossIsNoNumberError(UserError):
+class NonFiniteLossError(UserError):
     """The loss is NaN or infinite; `what` happened where, and `advice`, both parts of a sentence."""
 
     def __init__(self, what: str, advice: str) -> None:
@@ -28,8 +28,8 @@ class LossIsNoNumberError(UserError):
         self.what, self.advice = what, advice
 
 
-class Reporter(tf.keras.callbacks.Callback):  # type: ignore[misc]
-    """Shows progress, gathers `history` and `seconds`, and stops at a loss that is no number; `tell` tells of them."""
+class MetricsRecorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
+    """Shows progress, gathers `history` and `seconds`, and stops at a loss that is not finite."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Reporter(tf.keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_begin(self, logs: Any = None) -> None:
         self.fit_began = time.perf_counter()
         total = (self.epochs - self.done.epoch) * self.steps
-        self.advance = self.display.enter_context(progress(f"{self.stage}: training steps", total))
+        self.advance = self.display.enter_context(show_progress(f"{self.stage}: training steps", total))
 
     def on_train_end(self, logs: Any = None) -> None:
         self.display.close()
@@ -62,17 +62,17 @@ class Reporter(tf.keras.callbacks.Callback):  # type: ignore[misc]
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.training_seconds = time.perf_counter() - self.began
         self.advance(1)
-        self._refuse_no_number("loss", logs["loss"], batch + 1)
+        self._check_finite("loss", logs["loss"], batch + 1)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._refuse_no_number("validation loss", logs["val_loss"], self.steps)
+        self._check_finite("validation loss", logs["val_loss"], self.steps)
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
         speed = self.steps * self.batch_size / max(self.training_seconds, 1e-9)
         row = {name: float(logs[name]) for name in names} | {"lr": self._rate(), "images_per_second": speed}
         self.seconds = self.done.seconds + time.perf_counter() - self.fit_began
         self.history.append({"epoch": epoch + 1, **row})
 
-    def tell(self) -> None:
+    def log_epoch_line(self) -> None:
         """Print the last epoch, and give it to the listeners."""
         row = dict(self.history[-1])
         epoch, speed = int(row.pop("epoch")), row["images_per_second"]
@@ -83,9 +83,9 @@ class Reporter(tf.keras.callbacks.Callback):  # type: ignore[misc]
         for listener in self.listeners:
             listener(epoch, row)
 
-    def _refuse_no_number(self, what: str, value: float, step: int) -> None:
+    def _check_finite(self, what: str, value: float, step: int) -> None:
         if not math.isfinite(value):
-            raise LossIsNoNumberError(
+            raise NonFiniteLossError(
                 f"{self.stage}: the {what} is {value} in epoch {self.epoch + 1}, step {step}, "
                 f"at learning rate {self._rate():g}",
                 f"a smaller rate, for example -S stages.{self.stage}.lr={self._rate() / 10:g}, starts the stage anew",
@@ -114,7 +114,7 @@ class Plateau(tf.keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc]
         return {name: float(getattr(self, name)) for name in self.NAMES}
 
 
-class RandomLayers(tf.keras.callbacks.Callback):  # type: ignore[misc]
+class ReseedDropout(tf.keras.callbacks.Callback):  # type: ignore[misc]
     """Has dropout and its like draw from a generator that depends on the seed, the epoch and the layer alone.
 
     Keras counts on through the whole training otherwise, and keeps the count out of every checkpoint. Works for layers
@@ -126,10 +126,10 @@ class RandomLayers(tf.keras.callbacks.Callback):  # type: ignore[misc]
         self.seed = seed
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        draw_anew(self.model, self.seed, epoch)
+        reseed_dropout(self.model, self.seed, epoch)
 
 
-def draw_anew(model: tf.keras.Model, seed: int, epoch: int) -> None:
+def reseed_dropout(model: tf.keras.Model, seed: int, epoch: int) -> None:
     """Set the generators of dropout and its like to a state that depends on seed, epoch and layer alone."""
     for layer in model.submodules:
         generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
@@ -138,7 +138,7 @@ def draw_anew(model: tf.keras.Model, seed: int, epoch: int) -> None:
             generator.reset_from_seed(int(hashlib.sha256(text.encode()).hexdigest()[:8], 16))
 
 
-class Gatherer(tf.keras.callbacks.Callback):  # type: ignore[misc]
+class ReplicaSync(tf.keras.callbacks.Callback):  # type: ignore[misc]
     """Calls a function after each epoch, which gathers what the replicas of a training have; comes before the Saver."""
 
     def __init__(self, gather: Callable[[], None]) -> None:
@@ -149,11 +149,11 @@ class Gatherer(tf.keras.callbacks.Callback):  # type: ignore[misc]
         self.gather()
 
 
-class Saver(tf.keras.callbacks.Callback):  # type: ignore[misc]
+class StateCheckpoint(tf.keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps the state after each epoch; comes after the callbacks whose state it keeps."""
 
     def __init__(
-        self, saved: SavedTraining, tensors: Mapping[str, Any], reporter: Reporter, plateau: Plateau | None
+        self, saved: TrainingState, tensors: Mapping[str, Any], reporter: MetricsRecorder, plateau: Plateau | None
     ) -> None:
         super().__init__()
         self.saved, self.tensors, self.reporter, self.plateau = saved, tensors, reporter, plateau
@@ -163,18 +163,18 @@ class Saver(tf.keras.callbacks.Callback):  # type: ignore[misc]
         self.saved.save(self.tensors, Progress(epoch + 1, self.reporter.seconds, self.reporter.history, counters))
 
 
-class Teller(tf.keras.callbacks.Callback):  # type: ignore[misc]
+class EpochLogger(tf.keras.callbacks.Callback):  # type: ignore[misc]
     """Tells of an epoch once it is kept, so that what was told is never lost."""
 
-    def __init__(self, reporter: Reporter) -> None:
+    def __init__(self, reporter: MetricsRecorder) -> None:
         super().__init__()
         self.reporter = reporter
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.reporter.tell()
+        self.reporter.log_epoch_line()
 
 
-class Stopper(tf.keras.callbacks.Callback):  # type: ignore[misc]
+class StopOnSignal(tf.keras.callbacks.Callback):  # type: ignore[misc]
     """Calls a function after each step of training and validation, which ends the training by an exception."""
 
     def __init__(self, stop_if_asked: Callable[[], None]) -> None:

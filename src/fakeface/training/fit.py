@@ -16,16 +16,23 @@ import numpy as np
 from fakeface.config.params import Params
 from fakeface.constants import HISTORY_COLUMNS
 from fakeface.data.image_pool import ImagePool
-from fakeface.data.input_pipeline import WHOLE, Share, scoring_dataset, scoring_steps, stage_seed, training_dataset
+from fakeface.data.input_pipeline import (
+    WHOLE,
+    BatchShard,
+    build_scoring_dataset,
+    build_training_dataset,
+    count_scoring_steps,
+    derive_stage_seed,
+)
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import write_rows
-from fakeface.system.signals import stops_between_steps
-from fakeface.training.resume import Progress, SavedTraining
+from fakeface.system.signals import graceful_shutdown
+from fakeface.training.resume import Progress, TrainingState
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
-    from fakeface.training.callbacks import EpochListener, Reporter
+    from fakeface.training.callbacks import EpochListener, MetricsRecorder
     from fakeface.training.distributed.strategy import Distribution, Replicas
 
 
@@ -45,7 +52,7 @@ def fit_stage(
     training: ImagePool,
     validation: ImagePool,
     listeners: Sequence[EpochListener] = (),
-    saved: SavedTraining | None = None,
+    saved: TrainingState | None = None,
     distribution: Distribution | None = None,
 ) -> FitResult:
     """Train `model` in place on `training`, validating on `validation` after each epoch.
@@ -58,9 +65,9 @@ def fit_stage(
             machine is gone.
         KeyboardInterrupt, SystemExit: asked for by a signal; raised between two steps.
     """
-    from fakeface.training.callbacks import Reporter, Stopper
+    from fakeface.training.callbacks import MetricsRecorder, StopOnSignal
 
-    recipe, settings = params.chosen_recipe(), params.stage_settings(stage)
+    recipe, settings = params.get_recipe(), params.get_stage_config(stage)
     steps = settings.steps(len(training))
     compiled = partial(
         compile_for_training,
@@ -70,27 +77,27 @@ def fit_stage(
         weight_decay=recipe.weight_decay,
     )
     compiled(model)
-    done = _go_on(model, saved, params.deterministic)
-    replicas = distribution.replicas_of(model, compiled) if distribution else None
+    done = _restore_state(model, saved, params.deterministic)
+    replicas = distribution.replicate(model, compiled) if distribution else None
     if replicas:
         done = Progress(**json.loads(replicas.spread(json.dumps(asdict(done)))))
-    reporter = Reporter(stage, settings.epochs, steps, settings.batch_size, listeners, done)
-    callbacks = _callbacks(params, stage, model, reporter, saved, replicas)
+    reporter = MetricsRecorder(stage, settings.epochs, steps, settings.batch_size, listeners, done)
+    callbacks = _build_callbacks(params, stage, model, reporter, saved, replicas)
     is_helper = distribution is not None and not distribution.is_chief
-    with _told_how_it_ended(params, stage, saved, reporter, is_helper), stops_between_steps() as stop_if_asked:
+    with _handle_fit_interruption(params, stage, saved, reporter, is_helper), graceful_shutdown() as stop_if_asked:
         (replicas.copy if replicas else model).fit(
-            **_fed(params, stage, training, validation, steps, done.epoch, distribution),
+            **_build_fit_inputs(params, stage, training, validation, steps, done.epoch, distribution),
             initial_epoch=done.epoch,
             epochs=settings.epochs,
             steps_per_epoch=steps,
-            callbacks=[*callbacks, Stopper(stop_if_asked)],
+            callbacks=[*callbacks, StopOnSignal(stop_if_asked)],
             verbose=0,
         )
     trained = steps * settings.batch_size * settings.epochs
     return FitResult(reporter.history, reporter.seconds, trained / max(reporter.seconds, 1e-9))
 
 
-def _fed(
+def _build_fit_inputs(
     params: Params,
     stage: str,
     training: ImagePool,
@@ -102,73 +109,84 @@ def _fed(
     """Return the arguments of `fit` that say where images come from."""
     from fakeface.training.augmentation.pipeline import build_augmentation
 
-    recipe, settings, size = params.chosen_recipe(), params.stage_settings(stage), params.validation_batch_size
-    seed = stage_seed(params.seed, stage)
+    recipe, settings, size = params.get_recipe(), params.get_stage_config(stage), params.validation_batch_size
+    seed = derive_stage_seed(params.seed, stage)
     augment = build_augmentation(recipe.augmentation_steps(stage), seed)
-    validated = _validated(validation, settings.validation_steps, size)
+    validated = _subsample_validation(validation, settings.validation_steps, size)
 
-    def batches(share: Share) -> tf.data.Dataset:
+    def batches(share: BatchShard) -> tf.data.Dataset:
         epochs = range(first_epoch, settings.epochs)
-        return training_dataset(training, augment, settings.batch_size, steps, epochs, recipe.balance, seed, share)
+        return build_training_dataset(
+            training, augment, settings.batch_size, steps, epochs, recipe.balance, seed, share
+        )
 
     if distribution is None:
-        return {"x": batches(WHOLE), "validation_data": scoring_dataset(validated, size)}
+        return {"x": batches(WHOLE), "validation_data": build_scoring_dataset(validated, size)}
     return {
         "x": distribution.datasets(batches),
-        "validation_data": distribution.datasets(partial(scoring_dataset, validated, size)),
-        "validation_steps": scoring_steps(validated, size),
+        "validation_data": distribution.datasets(partial(build_scoring_dataset, validated, size)),
+        "validation_steps": count_scoring_steps(validated, size),
     }
 
 
-def _go_on(model: tf.keras.Model, saved: SavedTraining | None, deterministic: bool) -> Progress:
+def _restore_state(model: tf.keras.Model, saved: TrainingState | None, deterministic: bool) -> Progress:
     if saved is None:
         return Progress()
     if deterministic:
-        saved.refuse_known_divergence()
-    saved.restore(_tensors(model))
+        saved.check_known_divergence()
+    saved.restore(_list_state(model))
     return saved.progress
 
 
-def _tensors(model: tf.keras.Model) -> Mapping[str, Any]:
+def _list_state(model: tf.keras.Model) -> Mapping[str, Any]:
     """Return all that an epoch changes, as objects that tf.train.Checkpoint can keep."""
     return {"model": model, "optimizer": model.optimizer}
 
 
-def _callbacks(
+def _build_callbacks(
     params: Params,
     stage: str,
     model: tf.keras.Model,
-    reporter: Reporter,
-    saved: SavedTraining | None,
+    reporter: MetricsRecorder,
+    saved: TrainingState | None,
     replicas: Replicas | None,
 ) -> list[Any]:
     """Return the callbacks in their order: the report has the rate that was used, the state the one that is next."""
-    from fakeface.training.callbacks import Gatherer, Plateau, RandomLayers, Saver, Teller
+    from fakeface.training.callbacks import EpochLogger, Plateau, ReplicaSync, ReseedDropout, StateCheckpoint
 
     plateau = None
-    if params.chosen_recipe().schedule == "plateau":
+    if params.get_recipe().schedule == "plateau":
         plateau = Plateau(reporter.done.counters, **params.reduce_lr.model_dump())
-    saver = Saver(saved, _tensors(model), reporter, plateau) if saved else None
-    gatherer = Gatherer(replicas.gather) if replicas else None
-    in_order = (RandomLayers(stage_seed(params.seed, stage)), reporter, plateau, gatherer, saver, Teller(reporter))
+    saver = StateCheckpoint(saved, _list_state(model), reporter, plateau) if saved else None
+    gatherer = ReplicaSync(replicas.gather) if replicas else None
+    in_order = (
+        ReseedDropout(derive_stage_seed(params.seed, stage)),
+        reporter,
+        plateau,
+        gatherer,
+        saver,
+        EpochLogger(reporter),
+    )
     return [each for each in in_order if each is not None]
 
 
 @contextmanager
-def _told_how_it_ended(
-    params: Params, stage: str, saved: SavedTraining | None, reporter: Reporter, is_helper: bool
+def _handle_fit_interruption(
+    params: Params, stage: str, saved: TrainingState | None, reporter: MetricsRecorder, is_helper: bool
 ) -> Iterator[None]:
     """Take the progress bar away, and say what is kept of a fit that does not come to its end."""
-    from fakeface.training.callbacks import LossIsNoNumberError
+    from fakeface.training.callbacks import NonFiniteLossError
 
     try:
         yield
-    except LossIsNoNumberError as error:
+    except NonFiniteLossError as error:
         if saved is None:
             raise
-        saved.note_divergence(error.what, error.advice)
+        saved.record_divergence(error.what, error.advice)
         then = "ends so again and is refused" if params.deterministic else "tries again from there"
-        raise UserError(f"{error.what}; {saved.last_good()}; the same command {then}, {error.advice}.") from None
+        raise UserError(
+            f"{error.what}; {saved.describe_last_checkpoint()}; the same command {then}, {error.advice}."
+        ) from None
     except (KeyboardInterrupt, SystemExit):
         if saved is not None:
             kept = f"{saved.progress.epoch} of {reporter.epochs} epochs are kept"
@@ -181,7 +199,7 @@ def _told_how_it_ended(
         reporter.display.close()
 
 
-def _validated(pool: ImagePool, steps: int | None, batch_size: int) -> ImagePool:
+def _subsample_validation(pool: ImagePool, steps: int | None, batch_size: int) -> ImagePool:
     """Return the images of `steps` batches, spread evenly over the pool so that every stage is among them."""
     count = len(pool) if steps is None else min(len(pool), steps * batch_size)
     chosen = np.zeros(len(pool), bool)

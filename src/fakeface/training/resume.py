@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fakeface.system.errors import UserError
-from fakeface.system.filesystem import clear_folder, make_folder
+from fakeface.system.filesystem import ensure_dir, recreate_dir
 from fakeface.system.serialization import read_json, write_json
 
 _TENSORS, _PROGRESS, _DIVERGED, _RESULT = "tensors", "progress.json", "diverged.json", "result.json"
@@ -36,14 +36,14 @@ class Progress:
     counters: dict[str, float] = field(default_factory=dict)
 
 
-class SavedTraining:
+class TrainingState:
     """The folder of one training; `progress` is the last epoch that was kept whole in it."""
 
     def __init__(self, folder: Path) -> None:
         """Find the newest whole epoch in `folder`, which may be empty; a damaged one is removed."""
         self.folder = folder
         self.progress = Progress()
-        for path in sorted(folder.glob("epoch-*"), key=_number, reverse=True):
+        for path in sorted(folder.glob("epoch-*"), key=_parse_epoch, reverse=True):
             progress = _read_whole(path)
             if progress:
                 self.progress = progress
@@ -68,11 +68,11 @@ class SavedTraining:
 
         beside, whole = self.folder / ".partial", self._epoch(progress.epoch)
         try:
-            clear_folder(beside)
+            recreate_dir(beside)
             tf.train.Checkpoint(**tensors).write(str(beside / _TENSORS))
             sums = {path.name: _sha256(path) for path in sorted(beside.iterdir())}
             write_json(beside / _PROGRESS, {"progress": asdict(progress), "sha256": sums})
-            _to_disk(beside)
+            _sync_to_disk(beside)
             beside.replace(whole)
         except (OSError, tf.errors.OpError) as error:
             reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -83,19 +83,21 @@ class SavedTraining:
             if path != whole:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def last_good(self) -> str:
+    def describe_last_checkpoint(self) -> str:
         """Say what is kept, as a part of a sentence."""
         epoch = self.progress.epoch
         return (
-            f"the state after epoch {epoch} is kept in {_shown(self._epoch(epoch))}" if epoch else "no epoch was whole"
+            f"the state after epoch {epoch} is kept in {_display_path(self._epoch(epoch))}"
+            if epoch
+            else "no epoch was whole"
         )
 
-    def note_divergence(self, what: str, advice: str) -> None:
+    def record_divergence(self, what: str, advice: str) -> None:
         """Keep what was said when the loss was no longer a number, both parts of a sentence."""
         with suppress(OSError):
             write_json(self.folder / _DIVERGED, {"what": what, "advice": advice})
 
-    def refuse_known_divergence(self) -> None:
+    def check_known_divergence(self) -> None:
         """Refuse a training that would repeat, step by step, one whose loss was no longer a number.
 
         Raises:
@@ -106,7 +108,8 @@ class SavedTraining:
             said = read_json(path)
             raise UserError(
                 f"{said['what']}; that was with these very settings, which come to the same again where deterministic "
-                f"is true; {said['advice']}; to try nevertheless, from the last good epoch on, delete {_shown(path)}."
+                f"is true; {said['advice']}; to try nevertheless, from the last good epoch on, "
+                f"delete {_display_path(path)}."
             )
 
     def finish(self, checkpoint: Path) -> None:
@@ -122,26 +125,26 @@ class SavedTraining:
 
 
 @contextmanager
-def saved_training(folder: Path, name: str) -> Iterator[SavedTraining]:
+def open_training_state(folder: Path, name: str) -> Iterator[TrainingState]:
     """Open, or begin, the training of this name under `folder`, which no other process has while the block runs.
 
     Where a living process has it, as when two queued experiments share a stage, this one gets one of its own.
     """
     import filelock
 
-    make_folder(folder)
+    ensure_dir(folder)
     for number in count(1):
         own = folder / (name if number == 1 else f"{name}-{number}")
-        lock = filelock.FileLock(_lock_of(own))
+        lock = filelock.FileLock(_lock_path(own))
         with suppress(filelock.Timeout):
             lock.acquire(blocking=False)
         if lock.is_locked:
             break
     try:
-        make_folder(own)
+        ensure_dir(own)
         os.utime(own)
         _remove_oldest(folder)
-        yield SavedTraining(own)
+        yield TrainingState(own)
     finally:
         lock.release()
 
@@ -160,24 +163,24 @@ def _remove_oldest(folder: Path) -> None:
     trainings = sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime)
     for path in trainings[:-KEPT]:
         if _remove(path):
-            print(f"{_shown(path)}, an unfinished training, is removed: {KEPT} newer ones are kept.", flush=True)
+            print(f"{_display_path(path)}, an unfinished training, is removed: {KEPT} newer ones are kept.", flush=True)
 
 
 def _remove(training: Path) -> bool:
     """Remove a training that no living process has; whether it went."""
     import filelock
 
-    lock = filelock.FileLock(_lock_of(training))
+    lock = filelock.FileLock(_lock_path(training))
     try:
         with lock.acquire(blocking=False):
             shutil.rmtree(training, ignore_errors=True)
-            _lock_of(training).unlink(missing_ok=True)
+            _lock_path(training).unlink(missing_ok=True)
     except filelock.Timeout:
         return False
     return True
 
 
-def _lock_of(training: Path) -> Path:
+def _lock_path(training: Path) -> Path:
     return training.with_name(f"{training.name}.lock")
 
 
@@ -190,12 +193,12 @@ def _read_whole(path: Path) -> Progress | None:
         return None
 
 
-def _number(path: Path) -> int:
+def _parse_epoch(path: Path) -> int:
     ending = path.name.rpartition("-")[2]
     return int(ending) if ending.isdigit() else 0
 
 
-def _to_disk(folder: Path) -> None:
+def _sync_to_disk(folder: Path) -> None:
     """Have the system write what it still holds in memory, for a power cut."""
     for path in (*folder.iterdir(), folder):
         descriptor = os.open(path, os.O_RDONLY)
@@ -205,7 +208,7 @@ def _to_disk(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _shown(path: Path) -> str:
+def _display_path(path: Path) -> str:
     """A path below the current folder as the user would write it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 

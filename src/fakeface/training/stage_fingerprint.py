@@ -13,7 +13,7 @@ import yaml
 from fakeface.data.image_store import FACTS
 
 
-def stage_digest(project: Path, stage: str, *more: str, without: Collection[Path] = ()) -> str:
+def compute_stage_digest(project: Path, stage: str, *more: str, without: Collection[Path] = ()) -> str:
     """Return a SHA-256 (hex) over the parameters, code and data of a stage of dvc.yaml, and over `more`.
 
     A folder of images counts with the sums that stand in it, which open_store compares with the bytes; a file with its
@@ -21,18 +21,20 @@ def stage_digest(project: Path, stage: str, *more: str, without: Collection[Path
     """
     description = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
-    parameters = {key: _parameter(params, key.replace("${recipe}", params["recipe"])) for key in description["params"]}
-    files = {path: _sha256(project / path) for path in description["deps"] if Path(path) not in without}
+    parameters = {
+        key: _get_parameter(params, key.replace("${recipe}", params["recipe"])) for key in description["params"]
+    }
+    files = {path: _hash_dependency(project / path) for path in description["deps"] if Path(path) not in without}
     text = json.dumps([stage, parameters, files, more], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _parameter(params: Any, key: str) -> Any:
+def _get_parameter(params: Any, key: str) -> Any:
     for part in key.split("."):
         params = params[part]
     return params
 
 
-def _sha256(path: Path) -> str:
+def _hash_dependency(path: Path) -> str:
     file = path / FACTS if path.is_dir() else path
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"

@@ -18,11 +18,11 @@ def render_page(template: Path, filters: Mapping[str, Callable[..., Any]], **val
     from markupsafe import Markup
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"one_line": one_line, **filters}
+    environment.filters |= {"one_line": escape_control_characters, **filters}
     style = Markup(STYLE.read_text(encoding="utf-8"))
     return environment.from_string(template.read_text(encoding="utf-8")).render(style=style, **values)
 
 
-def one_line(name: str) -> str:
+def escape_control_characters(name: str) -> str:
     """Return a name with its line breaks and other unprintable characters written out as in Python."""
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)

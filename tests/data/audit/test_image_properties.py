@@ -11,11 +11,11 @@ from PIL import Image
 from fakeface.data.audit.image_properties import (
     FORMATS,
     PICTURE_BANDS,
-    FileFacts,
+    FileProperties,
+    compute_power_spectrum,
     is_grey,
     measure_file,
-    measure_picture,
-    power_spectrum,
+    measure_pixels,
 )
 from tests.support.image_folders import picture
 
@@ -64,10 +64,10 @@ def test_grey_is_told_by_the_pixels_not_by_the_mode() -> None:
 
 def test_a_black_border_is_measured_and_a_colour_is_the_pictures() -> None:
     pixels = np.full((128, 128, 3), (200, 100, 50), np.uint8)
-    assert measure_picture(pixels)[:4] == (0, 200, 100, 50)
-    assert measure_picture(pixels).black_border == 0
+    assert measure_pixels(pixels)[:4] == (0, 200, 100, 50)
+    assert measure_pixels(pixels).black_border == 0
     pixels[:, :8] = pixels[:, -8:] = 0
-    facts = measure_picture(pixels)
+    facts = measure_pixels(pixels)
     # The frame is 4 wide: 2·4·128 rows and 2·4·120 columns; the columns and the ends of the rows are black.
     assert facts.black_border == pytest.approx((2 * 4 * 120 + 2 * 4 * 16) / (2 * 4 * 128 + 2 * 4 * 120))
     file = measure_file(saved(Image.fromarray(pixels), quality=90))
@@ -76,13 +76,15 @@ def test_a_black_border_is_measured_and_a_colour_is_the_pictures() -> None:
 
 def test_white_noise_has_its_variance_in_every_band() -> None:
     for side in (100, 128, 256):
-        assert power_spectrum(noise(side), PICTURE_BANDS) == pytest.approx([np.log10(400)] * PICTURE_BANDS, abs=0.25)
+        assert compute_power_spectrum(noise(side), PICTURE_BANDS) == pytest.approx(
+            [np.log10(400)] * PICTURE_BANDS, abs=0.25
+        )
 
 
 def test_a_softer_picture_has_less_detail_and_a_steeper_slope() -> None:
     sharp = Image.fromarray(noise(128).clip(0, 255).astype(np.uint8)).convert("RGB")
     soft = sharp.resize((64, 64), Image.Resampling.LANCZOS).resize((128, 128), Image.Resampling.LANCZOS)
-    of_sharp, of_soft = (measure_picture(np.array(image)) for image in (sharp, soft))
+    of_sharp, of_soft = (measure_pixels(np.array(image)) for image in (sharp, soft))
     assert of_soft.band_8 < of_sharp.band_8 - 1
     assert of_soft.band_1 == pytest.approx(of_sharp.band_1, abs=0.1)
     assert of_soft.slope < of_sharp.slope - 0.5
@@ -91,8 +93,8 @@ def test_a_softer_picture_has_less_detail_and_a_steeper_slope() -> None:
 def test_blocks_of_a_low_quality_are_seen_where_they_are() -> None:
     image = picture(5, 128)
     low, high = (np.array(Image.open(io.BytesIO(saved(image, quality=quality)))) for quality in (8, 95))
-    assert measure_picture(low).blockiness > 1.5
-    assert measure_picture(high).blockiness == pytest.approx(1, abs=0.1)
+    assert measure_pixels(low).blockiness > 1.5
+    assert measure_pixels(high).blockiness == pytest.approx(1, abs=0.1)
 
 
 def test_an_upright_picture_is_measured_whatever_its_exif_says() -> None:
@@ -100,5 +102,5 @@ def test_an_upright_picture_is_measured_whatever_its_exif_says() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     facts = [measure_file(saved(image, exif=turned)) for turned in (Image.Exif(), exif)]
-    blue = FileFacts._fields.index("file_blue")
+    blue = FileProperties._fields.index("file_blue")
     assert facts[0][blue] == pytest.approx(facts[1][blue])

@@ -18,17 +18,17 @@ import pytest
 from PIL import Image
 
 from fakeface.config.params import Data, Reencode
-from fakeface.data.audit.image_table import AuditedImages, audit_images
-from fakeface.data.audit.property_cache import measure_pictures
+from fakeface.data.audit.image_table import ImageTable, build_image_table
+from fakeface.data.audit.property_cache import measure_stored_pixels
 from fakeface.data.audit.run_audit import audit_dataset
-from fakeface.data.audit.shortcut_probe import KINDS, Score, shortcut_score
+from fakeface.data.audit.shortcut_probe import KINDS, Score, probe_shortcut
 from fakeface.data.download.ingest import collect_sources
 from fakeface.data.raw_dataset import read_collection
 from fakeface.data.split.build_splits import split_dataset
 from fakeface.data.split.group_split import find_leaks
 from fakeface.images.validation import Limits
 from fakeface.system.errors import UserError
-from fakeface.system.serialization import read_proven_json, write_proven_json, write_rows
+from fakeface.system.serialization import read_json_with_checksum, write_json_with_checksum, write_rows
 from fakeface.visualization.style import FAKE_COLOUR, REAL_COLOUR
 from tests.support.image_folders import data_of, picture, profile_of
 
@@ -54,10 +54,10 @@ class Folder:
         at = self.at
         return audit_dataset(at / "raw", at / "split", at / "measured", at / "reports", self.data)
 
-    def images(self, workers: int | None = None) -> AuditedImages:
+    def images(self, workers: int | None = None) -> ImageTable:
         at = self.at
         raw, bits = at / "raw", self.data.near_duplicate_bits
-        return audit_images(read_collection(raw), raw, at / "split", at / "measured", LIMITS, bits, workers)
+        return build_image_table(read_collection(raw), raw, at / "split", at / "measured", LIMITS, bits, workers)
 
 
 def make(
@@ -81,8 +81,8 @@ def make(
     return Folder(at, data)
 
 
-def score_of(images: AuditedImages, kind: str) -> Score:
-    score = shortcut_score(images.facts(KINDS[kind].facts), images.fake, images.groups)
+def score_of(images: ImageTable, kind: str) -> Score:
+    score = probe_shortcut(images.facts(KINDS[kind].facts), images.fake, images.groups)
     assert score is not None
     return score
 
@@ -190,9 +190,9 @@ def test_look_alikes_are_found_whatever_the_split_says_of_their_groups(unequal: 
     assert (one["part"], one["group"]) == (other["part"], other["group"])
     other |= {"part": "test" if one["part"] != "test" else "train", "group": "f" * 16}
     write_rows(store / "manifest.csv", list(other), [list(row.values()) for row in rows])
-    facts = read_proven_json(store / "store.json")
+    facts = read_json_with_checksum(store / "store.json")
     facts["sha256"]["manifest.csv"] = hashlib.sha256((store / "manifest.csv").read_bytes()).hexdigest()
-    write_proven_json(store / "store.json", facts)
+    write_json_with_checksum(store / "store.json", facts)
     (leak,) = find_leaks(Folder(tmp_path, unequal.data).images().placed)
     assert leak.startswith("same looks: ")
     assert "first/0.jpg" in leak
@@ -222,10 +222,10 @@ def test_pictures_that_were_measured_are_known_by_their_sums_and_not_read_again(
     pictures = np.random.default_rng(5).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     np.save(tmp_path / "images.npy", pictures)
     stores = [(tmp_path / "images.npy", [hashlib.sha256(picture.data).hexdigest() for picture in pictures])]
-    measured = measure_pictures(stores, tmp_path / "cache", workers=1)
+    measured = measure_stored_pixels(stores, tmp_path / "cache", workers=1)
     assert len(np.unique(measured, axis=0)) == 3
     (tmp_path / "images.npy").unlink()
-    np.testing.assert_array_equal(measure_pictures(stores, tmp_path / "cache", workers=1), measured)
+    np.testing.assert_array_equal(measure_stored_pixels(stores, tmp_path / "cache", workers=1), measured)
 
 
 def test_a_killed_run_goes_on_and_nothing_is_measured_twice(unequal: Folder, audit: dict[str, Any]) -> None:

@@ -20,13 +20,13 @@ import pytest
 
 from fakeface.config.catalog import Archive, Checksum, Collection
 from fakeface.data.download.fetch import fetch, pin, read_checksums
-from fakeface.data.download.transfer import Patience
+from fakeface.data.download.transfer import RetryPolicy
 from fakeface.system.archives import Limits
 from fakeface.system.checksums import VerifyReport, verify_folder
 from fakeface.system.errors import UserError
 from tests.support.faulty_http_server import LOGIN_PAGE, FaultyServer, serving
 
-AT_ONCE = Patience(retries=1, backoff=0)
+AT_ONCE = RetryPolicy(retries=1, backoff=0)
 
 
 @pytest.fixture

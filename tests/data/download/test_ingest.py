@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fakeface.config.catalog import get_source
-from fakeface.data.download.identity import CELEBA_IDENTITIES
+from fakeface.config.catalog import CELEBA_IDENTITIES, get_source
 from tests.support.faulty_http_server import FaultyServer, serving
 from tests.support.image_folders import picture_bytes
 from tests.support.project import PROJECT

@@ -14,7 +14,7 @@ import pytest
 
 from fakeface.config.params import Profile, Source
 from fakeface.data.download.ingest import collect_sources
-from fakeface.data.download.source_resolver import choose_profile, data_folder
+from fakeface.data.download.source_resolver import choose_profile, resolve_data_folder
 from fakeface.data.raw_dataset import Collection, read_collection, verify_raw
 from fakeface.system.errors import UserError
 from tests.support.image_folders import data_of, fill_folder, picture_bytes, profile_of
@@ -151,7 +151,7 @@ class TestDataFolder:
 
     def open(self, data_root: Path, tmp_path: Path) -> tuple[Path, Path]:
         data = data_of(data_root, {"own": own()})
-        folder = data_folder(data, tmp_path / "unpacked")
+        folder = resolve_data_folder(data, tmp_path / "unpacked")
         assert choose_profile(data, folder)[0] == "own"
         return folder, data_root
 
@@ -178,7 +178,7 @@ class TestDataFolder:
         write_zip(tmp_path / "data" / "people.zip", members(range(3)))
         profile = profile_of(people=("real", {"stage1": 1}))
         data = data_of(tmp_path / "data", {"own": profile})
-        assert data_folder(data, tmp_path / "unpacked") == tmp_path / "data"
+        assert resolve_data_folder(data, tmp_path / "unpacked") == tmp_path / "data"
         assert len(collect(tmp_path / "data", tmp_path, profile).files) == 3
 
     def test_a_changed_archive_is_unpacked_anew(self, tmp_path: Path) -> None:

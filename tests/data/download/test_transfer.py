@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 import fakeface
-from fakeface.data.download.transfer import Expected, Patience, RefusedError, download, download_from_drive
+from fakeface.data.download.transfer import DownloadError, Expected, RetryPolicy, download, download_from_drive
 from fakeface.system.errors import UserError
 from tests.support.faulty_http_server import FaultyServer, serving
 
-AT_ONCE = Patience(retries=2, backoff=0)
+AT_ONCE = RetryPolicy(retries=2, backoff=0)
 CONTENT = os.urandom(3_000_000)
 SHA256 = Expected(len(CONTENT), {"sha256": (hashlib.sha256(CONTENT).hexdigest(), "the test")})
 
@@ -72,7 +72,7 @@ def test_a_server_that_ignores_range_is_taken_from_the_start(server: FaultyServe
 
 def test_a_server_that_ignores_range_and_breaks_each_time_is_given_up(server: FaultyServer, tmp_path: Path) -> None:
     server.faults["/faces.bin"] = ["ignores range, breaks..."]
-    with pytest.raises(RefusedError, match="breaks off"):
+    with pytest.raises(DownloadError, match="breaks off"):
         download(f"{server.url}/faces.bin", tmp_path / "faces.bin", patience=AT_ONCE)
     assert len(server.seen) == 3
     assert not (tmp_path / "faces.bin").exists()
@@ -87,8 +87,8 @@ def test_another_range_than_asked_for_is_no_whole_file(server: FaultyServer, tmp
 
 def test_a_file_that_changed_since_the_first_try_is_taken_from_the_start(server: FaultyServer, tmp_path: Path) -> None:
     server.faults["/faces.bin"] = ["breaks...", ""]
-    with pytest.raises(RefusedError):
-        download(f"{server.url}/faces.bin", tmp_path / "faces.bin", patience=Patience(retries=0))
+    with pytest.raises(DownloadError):
+        download(f"{server.url}/faces.bin", tmp_path / "faces.bin", patience=RetryPolicy(retries=0))
     server.faults.clear()
     server.files["/faces.bin"] = newer = os.urandom(3_000_000)
     download(f"{server.url}/faces.bin", tmp_path / "faces.bin", patience=AT_ONCE)
@@ -113,9 +113,9 @@ def test_500_and_429_pass(server: FaultyServer, tmp_path: Path) -> None:
 
 def test_500_for_good_and_404_do_not(server: FaultyServer, tmp_path: Path) -> None:
     server.faults["/faces.bin"] = ["503..."]
-    with pytest.raises(RefusedError, match="503"):
+    with pytest.raises(DownloadError, match="503"):
         download(f"{server.url}/faces.bin", tmp_path / "faces.bin", patience=AT_ONCE)
-    with pytest.raises(RefusedError, match="404"):
+    with pytest.raises(DownloadError, match="404"):
         download(f"{server.url}/other.bin", tmp_path / "other.bin", patience=AT_ONCE)
     assert server.ranges("/other.bin") == [None]
     assert leftovers(tmp_path / "x") == []
@@ -124,7 +124,7 @@ def test_500_for_good_and_404_do_not(server: FaultyServer, tmp_path: Path) -> No
 def test_nobody_there_is_one_sentence(tmp_path: Path) -> None:
     with serving() as gone:
         url = gone.url
-    with pytest.raises(RefusedError, match="connection fails"):
+    with pytest.raises(DownloadError, match="connection fails"):
         download(f"{url}/faces.bin", tmp_path / "faces.bin", patience=AT_ONCE)
 
 
@@ -135,7 +135,7 @@ def test_a_login_page_with_status_200_is_never_the_file(
 ) -> None:
     server.files["/faces.zip"] = a_zip()
     server.faults["/faces.zip"] = [f"{fault}..."]
-    with pytest.raises(RefusedError, match="web page"):
+    with pytest.raises(DownloadError, match="web page"):
         transfer(f"{server.url}/faces.zip", tmp_path / "faces.zip", patience=AT_ONCE)
     server.faults.clear()
     transfer(f"{server.url}/faces.zip", tmp_path / "faces.zip", patience=AT_ONCE)
@@ -144,7 +144,7 @@ def test_a_login_page_with_status_200_is_never_the_file(
 
 def test_a_length_that_promises_too_much_is_not_a_whole_file(server: FaultyServer, tmp_path: Path) -> None:
     server.faults["/faces.bin"] = ["too long..."]
-    with pytest.raises(RefusedError, match=r"breaks off|no more than"):
+    with pytest.raises(DownloadError, match=r"breaks off|no more than"):
         download(f"{server.url}/faces.bin", tmp_path / "faces.bin", patience=AT_ONCE)
     assert not (tmp_path / "faces.bin").exists()
 
@@ -154,9 +154,9 @@ def test_a_length_that_promises_too_little_is_noticed_with_and_without_a_digest(
 ) -> None:
     server.files["/faces.zip"] = a_zip()
     server.faults = {"/faces.zip": ["too short..."], "/faces.bin": ["too short..."]}
-    with pytest.raises(RefusedError, match="damaged or cut off"):
+    with pytest.raises(DownloadError, match="damaged or cut off"):
         download(f"{server.url}/faces.zip", tmp_path / "faces.zip", patience=AT_ONCE)
-    with pytest.raises(RefusedError, match=r"1,500,000 bytes where 3,000,000 are expected"):
+    with pytest.raises(DownloadError, match=r"1,500,000 bytes where 3,000,000 are expected"):
         download(f"{server.url}/faces.bin", tmp_path / "faces.bin", SHA256, patience=AT_ONCE)
     assert leftovers(tmp_path / "x") == []
 
@@ -164,7 +164,7 @@ def test_a_length_that_promises_too_little_is_noticed_with_and_without_a_digest(
 @pytest.mark.parametrize("transfer", [download, download_from_drive])
 def test_a_wrong_hash_keeps_nothing(server: FaultyServer, tmp_path: Path, transfer: Callable[..., None]) -> None:
     expected = Expected(None, {"md5": ("0" * 32, "its owners")})
-    with pytest.raises(RefusedError, match=r"md5 is \w+ where its owners states 0000"):
+    with pytest.raises(DownloadError, match=r"md5 is \w+ where its owners states 0000"):
         transfer(f"{server.url}/faces.bin", tmp_path / "faces.bin", expected, patience=AT_ONCE)
     assert leftovers(tmp_path / "x") == []
 
@@ -172,12 +172,12 @@ def test_a_wrong_hash_keeps_nothing(server: FaultyServer, tmp_path: Path, transf
 def test_gdown_goes_on_too_and_starts_over_where_it_cannot(server: FaultyServer, tmp_path: Path) -> None:
     target = tmp_path / "faces.bin"
     server.faults["/faces.bin"] = ["breaks..."]
-    with pytest.raises(RefusedError, match="breaks off"):
-        download_from_drive(f"{server.url}/faces.bin", target, SHA256, patience=Patience(retries=0))
+    with pytest.raises(DownloadError, match="breaks off"):
+        download_from_drive(f"{server.url}/faces.bin", target, SHA256, patience=RetryPolicy(retries=0))
     assert not target.exists()
     assert [path.stat().st_size > 0 for path in tmp_path.iterdir()] == [True]
     server.faults["/faces.bin"] = ["ignores range", "ignores range"]
-    download_from_drive(f"{server.url}/faces.bin", target, SHA256, patience=Patience(retries=0))
+    download_from_drive(f"{server.url}/faces.bin", target, SHA256, patience=RetryPolicy(retries=0))
     assert target.read_bytes() == CONTENT
     assert leftovers(target) == ["faces.bin"]
 
@@ -188,10 +188,10 @@ def test_gdown_keeps_what_came_where_the_network_is_at_fault(
 ) -> None:
     target, kept = tmp_path / "faces.bin", tmp_path / "faces.bin.partabcdefgh.part"
     kept.write_bytes(CONTENT[:1000])
-    with pytest.raises(RefusedError, match="fails or breaks off"):
-        download_from_drive("http://127.0.0.1:1/faces.bin", target, SHA256, patience=Patience(retries))
+    with pytest.raises(DownloadError, match="fails or breaks off"):
+        download_from_drive("http://127.0.0.1:1/faces.bin", target, SHA256, patience=RetryPolicy(retries))
     assert kept.read_bytes() == CONTENT[:1000]
-    download_from_drive(f"{server.url}/faces.bin", target, SHA256, patience=Patience(retries))
+    download_from_drive(f"{server.url}/faces.bin", target, SHA256, patience=RetryPolicy(retries))
     assert server.ranges("/faces.bin")[-1] == "bytes=1000-"
     assert target.read_bytes() == CONTENT
 
@@ -200,7 +200,7 @@ def test_gdown_starts_over_where_two_partial_files_are_in_its_way(server: Faulty
     target = tmp_path / "faces.bin"
     for name in ("abcdefgh", "ijklmnop"):
         (tmp_path / f"faces.bin.part{name}.part").write_bytes(CONTENT[:1000])
-    download_from_drive(f"{server.url}/faces.bin", target, SHA256, patience=Patience(retries=1))
+    download_from_drive(f"{server.url}/faces.bin", target, SHA256, patience=RetryPolicy(retries=1))
     assert target.read_bytes() == CONTENT
     assert leftovers(target) == ["faces.bin"]
 

@@ -16,7 +16,7 @@ import yaml
 from fakeface.config.params import Data, Profile, Source
 from fakeface.data.download.ingest import collect_sources
 from fakeface.data.image_store import open_store
-from fakeface.data.split.build_splits import short_sources, split_dataset
+from fakeface.data.split.build_splits import sources_below_quota, split_dataset
 from fakeface.images.decoding import decode_image
 from fakeface.images.preprocessing import Crop
 from fakeface.system.errors import UserError
@@ -169,7 +169,7 @@ def test_a_few_images_fewer_than_asked_for_are_told(root: Path, tmp_path: Path) 
     fill_folder(root / "old", [600])
     (root / "manifest.csv").write_text("path,sha256\nmachine/00400.png,\n")
     summary = run(root, tmp_path, asking_for(heldout=12), rejected_share=0.05)
-    assert short_sources(summary) == ["machine in heldout: 10 of 12"]
+    assert sources_below_quota(summary) == ["machine in heldout: 10 of 12"]
     assert summary["roles"]["fake"]["stage1"] == {"train": 18, "valid": 6, "test": 6}
     assert (summary["unnamed"], summary["unlisted"]) == (["old/"], 195)
 

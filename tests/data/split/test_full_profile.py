@@ -9,11 +9,11 @@ from itertools import chain
 
 import pytest
 
-from fakeface.config.catalog import get_source, label_of, list_sources
+from fakeface.config.catalog import get_label, get_source, list_sources
 from fakeface.config.params import load_params
-from fakeface.data.download.identity import identity_reader
+from fakeface.data.download.identity import choose_identity_reader
 from fakeface.data.raw_dataset import RawFile
-from fakeface.data.split.group_split import Candidate, Split, split_images
+from fakeface.data.split.group_split import Split, SplitItem, split_images
 from tests.support.project import PROJECT
 
 DATA = load_params(PROJECT / "params.yaml").data
@@ -40,16 +40,16 @@ def layout(collection: str) -> Iterable[str]:
     return chain(reals, fakes)
 
 
-def candidates() -> list[Candidate]:
+def candidates() -> list[SplitItem]:
     files = []
     for source, entry in FULL.sources.items():
         assert entry.collection is not None
-        collection, identity = get_source(entry.collection), identity_reader(entry.collection)
-        paths = sorted(path for path in layout(entry.collection) if label_of(collection, path) == entry.label)
+        collection, identity = get_source(entry.collection), choose_identity_reader(entry.collection)
+        paths = sorted(path for path in layout(entry.collection) if get_label(collection, path) == entry.label)
         for path in paths[: sum(entry.taken().values())]:
             sha256 = hashlib.sha256(f"{source}/{path}".encode()).hexdigest()
             files.append(RawFile(f"{source}/{path}", source, entry.label, 9, sha256, "", identity(path) or ""))
-    return [Candidate(file, number) for number, file in enumerate(files)]
+    return [SplitItem(file, number) for number, file in enumerate(files)]
 
 
 @pytest.fixture(scope="module")

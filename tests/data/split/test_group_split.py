@@ -10,9 +10,9 @@ import pytest
 from fakeface.config.params import PartCounts, PartShares, Source
 from fakeface.data.raw_dataset import RawFile
 from fakeface.data.split.group_split import (
-    Candidate,
-    Placed,
+    Assignment,
     Split,
+    SplitItem,
     assert_no_leak,
     find_leaks,
     require_every_part,
@@ -44,11 +44,11 @@ class Files:
 
     def make(
         self, source: str, number: int, looks: int | None = None, group: str = "", identity: str = "", same_as: int = -1
-    ) -> Candidate:
+    ) -> SplitItem:
         self.count += 1
         sha256 = hashlib.sha256(f"content {number if same_as < 0 else same_as}".encode()).hexdigest()
         file = RawFile(f"{source}/{number:06d}.jpg", source, SOURCES[source].label, 9, sha256, group, identity)
-        return Candidate(file, -self.count if looks is None else looks)
+        return SplitItem(file, -self.count if looks is None else looks)
 
 
 @pytest.fixture
@@ -194,7 +194,7 @@ def test_of_two_stages_that_share_a_fake_the_larger_gives_it_up(files: Files) ->
 class TestNumbers:
     """Sources that say how many images each role takes."""
 
-    def split(self, candidates: Sequence[Candidate]) -> Split:
+    def split(self, candidates: Sequence[SplitItem]) -> Split:
         return split_images(candidates, SOURCES, SHARES)
 
     def parts(self, split: Split, source: str, role: str) -> dict[str, int]:
@@ -287,10 +287,10 @@ def test_the_proof_finds_a_planted_leak(files: Files, tie: str, sides: tuple[str
     candidates = [files.make("machine", number, **{tie: value}) for number in (0, 1)]  # type: ignore[arg-type]
     roles, parts = zip(*(side.split("/") for side in sides), strict=True)
     placed = [
-        Placed(one.file, one.lookalike, role, part, "0")
+        Assignment(one.file, one.lookalike, role, part, "0")
         for one, role, part in zip(candidates, roles, parts, strict=True)
     ]
-    (leak,) = find_leaks([*placed, Placed(*files.make("machine", 9), "stage3", "train", "1")])
+    (leak,) = find_leaks([*placed, Assignment(*files.make("machine", 9), "stage3", "train", "1")])
     assert "machine/000000.jpg" in leak
     assert "machine/000001.jpg" in leak
     with pytest.raises(AssertionError, match="leaks 1 times"):

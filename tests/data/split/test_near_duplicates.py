@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
 from fakeface.data.split import near_duplicates
-from fakeface.data.split.near_duplicates import LARGEST_MAX_DISTANCE, near_duplicate_groups, perceptual_hash
+from fakeface.data.split.near_duplicates import LARGEST_MAX_DISTANCE, compute_perceptual_hash, group_near_duplicates
 from fakeface.images.decoding import decode_image
 from fakeface.system.errors import UserError
 
@@ -70,7 +70,7 @@ def with_flipped_bits(hashes: NDArray[np.uint64], flips: int, seed: int = 1) -> 
 
 
 PORTRAITS = [portrait(seed) for seed in range(30)]
-HASHES = perceptual_hash(np.stack([decoded(image) for image in PORTRAITS]))
+HASHES = compute_perceptual_hash(np.stack([decoded(image) for image in PORTRAITS]))
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ HASHES = perceptual_hash(np.stack([decoded(image) for image in PORTRAITS]))
 def test_a_changed_copy_falls_into_the_group_of_its_original(
     copy: Callable[[Image.Image], NDArray[np.uint8]],
 ) -> None:
-    copies = perceptual_hash(np.stack([copy(image) for image in PORTRAITS]))
-    groups = near_duplicate_groups(np.concatenate([HASHES, copies]))
+    copies = compute_perceptual_hash(np.stack([copy(image) for image in PORTRAITS]))
+    groups = group_near_duplicates(np.concatenate([HASHES, copies]))
     assert (groups[:30] == groups[30:]).all()
     assert len(set(groups)) == 30
 
@@ -100,34 +100,34 @@ def test_other_people_in_the_same_pose_and_noise_fall_into_other_groups() -> Non
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 255, (30, 128, 128, 3), dtype=np.uint8)
     images = np.concatenate([np.stack([decoded(portrait(seed)) for seed in range(100, 160)]), noise])
-    assert sorted(near_duplicate_groups(perceptual_hash(images))) == list(range(90))
+    assert sorted(group_near_duplicates(compute_perceptual_hash(images))) == list(range(90))
 
 
 def test_a_hash_depends_neither_on_its_batch_nor_on_where_the_array_lies() -> None:
     images = np.concatenate([np.stack([decoded(image) for image in PORTRAITS])] * 5)
-    together = perceptual_hash(images)
+    together = compute_perceptual_hash(images)
     assert together.dtype == np.uint64
     assert (together == np.tile(HASHES, 5)).all()
-    assert [int(perceptual_hash(image[None])[0]) for image in images[:30]] == HASHES.tolist()
+    assert [int(compute_perceptual_hash(image[None])[0]) for image in images[:30]] == HASHES.tolist()
     strided = np.repeat(images[:30], 2, axis=0)[::2]
-    assert (perceptual_hash(strided) == HASHES).all()
+    assert (compute_perceptual_hash(strided) == HASHES).all()
 
 
 @pytest.mark.parametrize("size", [32, 100, 256])
 def test_other_sizes_of_the_array_give_nearly_the_same_hash(size: int) -> None:
     smaller = np.stack([np.asarray(image.resize((size, size), Image.Resampling.LANCZOS)) for image in PORTRAITS])
-    groups = near_duplicate_groups(np.concatenate([HASHES, perceptual_hash(smaller)]))
+    groups = group_near_duplicates(np.concatenate([HASHES, compute_perceptual_hash(smaller)]))
     assert (groups[:30] == groups[30:]).mean() > 0.9
 
 
 def test_flat_pictures_are_one_group_and_no_error() -> None:
     flat = np.stack([np.full((128, 128, 3), level, np.uint8) for level in (1, 40, 128, 255)])
-    assert len(set(near_duplicate_groups(perceptual_hash(flat)))) == 1
+    assert len(set(group_near_duplicates(compute_perceptual_hash(flat)))) == 1
 
 
 def test_no_images_are_no_groups() -> None:
-    assert perceptual_hash(np.empty((0, 128, 128, 3), np.uint8)).shape == (0,)
-    assert near_duplicate_groups(np.empty(0, np.uint64)).shape == (0,)
+    assert compute_perceptual_hash(np.empty((0, 128, 128, 3), np.uint8)).shape == (0,)
+    assert group_near_duplicates(np.empty(0, np.uint64)).shape == (0,)
 
 
 @pytest.mark.parametrize("max_distance", range(LARGEST_MAX_DISTANCE + 1))
@@ -140,7 +140,7 @@ def test_groups_are_those_of_comparing_all_with_all(
     families = [seeds] + [with_flipped_bits(seeds, flips, flips) for flips in range(1, 9)]
     few_bits = random_hashes(150, 7) & np.uint64(0x000F_0000_00FF_F00F)  # as alike as aligned faces, and more
     hashes = np.concatenate([*families, few_bits])
-    assert near_duplicate_groups(hashes, max_distance).tolist() == brute_force_groups(hashes, max_distance)
+    assert group_near_duplicates(hashes, max_distance).tolist() == brute_force_groups(hashes, max_distance)
 
 
 def test_small_and_large_buckets_are_searched_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,32 +149,32 @@ def test_small_and_large_buckets_are_searched_to_the_same_end(monkeypatch: pytes
     for large_bucket, reached_each in ((3, 4), (3, 1000), (1000, 4)):
         monkeypatch.setattr(near_duplicates, "_LARGE_BUCKET", large_bucket)
         monkeypatch.setattr(near_duplicates, "_REACHED_EACH", reached_each)
-        groups.append(near_duplicate_groups(hashes).tolist())
+        groups.append(group_near_duplicates(hashes).tolist())
     assert groups[0] == groups[1] == groups[2]
     assert 50 < len(set(groups[0])) < 750
 
 
 def test_links_go_on_from_hash_to_hash() -> None:
     chain = np.array([0, 0xF, 0xFF, 0xFFF, 0xFFFF, 0x7F << 40], np.uint64)
-    groups = near_duplicate_groups(chain, 4)
+    groups = group_near_duplicates(chain, 4)
     assert len(set(groups[:5])) == 1
     assert len(set(groups)) == 2
-    assert len(set(near_duplicate_groups(chain, 3))) == 6
+    assert len(set(group_near_duplicates(chain, 3))) == 6
 
 
 def test_groups_and_their_numbers_do_not_depend_on_the_order() -> None:
     seeds = random_hashes(500)
     hashes = np.concatenate([seeds, with_flipped_bits(seeds, 2), with_flipped_bits(seeds, 4, 3)])
-    groups = near_duplicate_groups(hashes)
+    groups = group_near_duplicates(hashes)
     order = np.random.default_rng(2).permutation(len(hashes))
-    assert (near_duplicate_groups(hashes[order]) == groups[order]).all()
+    assert (group_near_duplicates(hashes[order]) == groups[order]).all()
     assert set(groups) == set(range(500))
 
 
 @pytest.mark.parametrize("max_distance", [-1, LARGEST_MAX_DISTANCE + 1])
 def test_a_distance_out_of_range_is_one_clear_sentence(max_distance: int) -> None:
     with pytest.raises(UserError, match="out of range: give 0 to 8"):
-        near_duplicate_groups(random_hashes(3), max_distance)
+        group_near_duplicates(random_hashes(3), max_distance)
 
 
 # At the scale of the full profile: comparing all with all would take minutes to hours
@@ -182,7 +182,7 @@ def test_a_distance_out_of_range_is_one_clear_sentence(max_distance: int) -> Non
 
 def test_200_000_images_with_their_copies() -> None:
     seeds = random_hashes(100_000)
-    groups = near_duplicate_groups(np.concatenate([seeds, with_flipped_bits(seeds, 4)]))
+    groups = group_near_duplicates(np.concatenate([seeds, with_flipped_bits(seeds, 4)]))
     assert (groups[:100_000] == groups[100_000:]).all()
     assert len(np.unique(groups)) == 100_000
 
@@ -192,7 +192,7 @@ def test_200_000_images_that_nearly_all_look_the_same() -> None:
     identical = np.full(150_000, 12345, np.uint64)
     flickering = with_flipped_bits(np.full(20_000, 2**63, np.uint64), 3)  # flat pictures whose noise decides a few bits
     half_shared = (rng.integers(0, 2**32, 30_000, dtype=np.uint64) << np.uint64(32)) | np.uint64(0xABCD1234)
-    groups = near_duplicate_groups(np.concatenate([identical, flickering, half_shared]))
+    groups = group_near_duplicates(np.concatenate([identical, flickering, half_shared]))
     assert len(set(groups[:150_000])) == 1
     assert len(set(groups[150_000:170_000])) == 1
     assert len(np.unique(groups[170_000:])) > 25_000

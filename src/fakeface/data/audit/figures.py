@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fakeface.data.audit.image_properties import FULL_SIZE_BANDS, PICTURE_BANDS
-from fakeface.data.audit.image_table import AuditedImages
+from fakeface.data.audit.image_table import ImageTable
 from fakeface.visualization.style import FAKE_COLOUR, REAL_COLOUR
 from fakeface.visualization.svg import svg_drawing
 
@@ -33,17 +33,17 @@ STRIPS = {
 }
 
 
-def draw_strips(images: AuditedImages, sources: Sequence[str]) -> dict[str, str]:
+def draw_strips(images: ImageTable, sources: Sequence[str]) -> dict[str, str]:
     """Return an SVG for each of STRIPS: a line a source with median, middle half and middle 90 %."""
     return {name: _draw_strip(_values(images, name), images, sources, *words) for name, words in STRIPS.items()}
 
 
-def _values(images: AuditedImages, name: str) -> NDArray[np.float64]:
+def _values(images: ImageTable, name: str) -> NDArray[np.float64]:
     return images.facts(("red", "green", "blue")).mean(axis=1) if name == "brightness" else images.fact(name)
 
 
 def _draw_strip(
-    values: NDArray[np.float64], images: AuditedImages, sources: Sequence[str], title: str, axis: str, log: bool
+    values: NDArray[np.float64], images: ImageTable, sources: Sequence[str], title: str, axis: str, log: bool
 ) -> str:
     with svg_drawing(0.95 + 0.27 * len(sources), title) as (figure, picture):
         axes = figure.subplots()
@@ -79,7 +79,7 @@ def _set_log(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
 
 
-def draw_spectra(images: AuditedImages, sources: Sequence[str]) -> dict[str, str]:
+def draw_spectra(images: ImageTable, sources: Sequence[str]) -> dict[str, str]:
     """Return an SVG of the median power spectrum by source, of the reduced and of the full-size picture."""
     bands = {"reduced": ("band", PICTURE_BANDS), "full_size": ("full_band", FULL_SIZE_BANDS)}
     titles = {
@@ -92,7 +92,7 @@ def draw_spectra(images: AuditedImages, sources: Sequence[str]) -> dict[str, str
     }
 
 
-def _draw_spectrum(images: AuditedImages, sources: Sequence[str], title: str, bands: tuple[str, ...]) -> str:
+def _draw_spectrum(images: ImageTable, sources: Sequence[str], title: str, bands: tuple[str, ...]) -> str:
     powers = images.facts(bands)
     frequencies = (np.arange(len(bands)) + 0.5) / (2 * len(bands))
     drawn = dict.fromkeys((False, True), 0)

@@ -28,7 +28,7 @@ _BLOCK = 8  # pixels, the side of a JPEG block
 _EMPTY = 1e-2  # power of a band without any pattern; rounding to whole levels leaves about 0.1
 
 
-class FileFacts(NamedTuple):
+class FileProperties(NamedTuple):
     """Facts of a file and of its picture in full size."""
 
     format: float  # number in FORMATS
@@ -36,9 +36,9 @@ class FileFacts(NamedTuple):
     height: float
     bytes: float
     bytes_per_pixel: float
-    jpeg_quality: float  # 1 to 100, jpeg_header.jpeg_quality
+    jpeg_quality: float  # 1 to 100, jpeg_metadata.jpeg_quality
     jpeg_divisor: float  # mean of the quantisation divisors
-    subsampling: float  # of a JPEG's colour, number in jpeg_header.SUBSAMPLINGS
+    subsampling: float  # of a JPEG's colour, number in jpeg_metadata.SUBSAMPLINGS
     progressive: float  # 1 or 0
     file_grey: float  # 1 where the pixels have no colour, however they are stored
     file_red: float  # mean, 0 to 255
@@ -57,7 +57,7 @@ class FileFacts(NamedTuple):
     full_band_6: float
 
 
-class PictureFacts(NamedTuple):
+class PixelProperties(NamedTuple):
     """Facts of the square that the network sees."""
 
     grey: float  # as above
@@ -82,46 +82,46 @@ class PictureFacts(NamedTuple):
     band_8: float
 
 
-def measure_file(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> FileFacts:
+def measure_file(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> FileProperties:
     """Measure an image file; raise image_checks.RejectedImage for one that is no whole image within the limits."""
     header = inspect_image(content, max_bytes=max_bytes, max_pixels=max_pixels)
     pixels = decode_full_size(content, max_bytes=max_bytes, max_pixels=max_pixels)
     side = min(TILE, *pixels.shape[:2])
     top, left = ((length - side) // 2 for length in pixels.shape[:2])
-    tile = _luminance(pixels[top : top + side, left : left + side])
-    return FileFacts(
+    tile = _compute_luminance(pixels[top : top + side, left : left + side])
+    return FileProperties(
         FORMATS.index(header.format),
         header.width,
         header.height,
         len(content),
         len(content) / (header.width * header.height),
-        _or_nan(header.jpeg_quality),
-        _or_nan(header.jpeg_divisor),
+        _nan_if_none(header.jpeg_quality),
+        _nan_if_none(header.jpeg_divisor),
         float("nan") if header.subsampling is None else SUBSAMPLINGS.index(header.subsampling),
         header.progressive,
         is_grey(pixels),
-        *_mean_colour(pixels),
-        *_border(pixels),
-        *power_spectrum(tile, FULL_SIZE_BANDS),
+        *_average_colour(pixels),
+        *_measure_border(pixels),
+        *compute_power_spectrum(tile, FULL_SIZE_BANDS),
     )
 
 
-def measure_picture(pixels: NDArray[np.uint8]) -> PictureFacts:
+def measure_pixels(pixels: NDArray[np.uint8]) -> PixelProperties:
     """Measure a decoded square, uint8 RGB (size, size, 3)."""
-    luminance = _luminance(pixels)
-    bands = power_spectrum(luminance, PICTURE_BANDS)
-    return PictureFacts(
+    luminance = _compute_luminance(pixels)
+    bands = compute_power_spectrum(luminance, PICTURE_BANDS)
+    return PixelProperties(
         is_grey(pixels),
-        *_mean_colour(pixels),
+        *_average_colour(pixels),
         float(luminance.std()),
-        *_border(pixels),
-        blockiness(luminance),
-        _slope(bands),
+        *_measure_border(pixels),
+        measure_blockiness(luminance),
+        _fit_slope(bands),
         *bands,
     )
 
 
-def _or_nan(value: float | None) -> float:
+def _nan_if_none(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
@@ -132,29 +132,29 @@ def is_grey(pixels: NDArray[np.uint8]) -> bool:
     return bool((highest - lowest <= _GREY_TOLERANCE).mean() >= _GREY_SHARE)
 
 
-def _mean_colour(pixels: NDArray[np.uint8]) -> tuple[float, float, float]:
+def _average_colour(pixels: NDArray[np.uint8]) -> tuple[float, float, float]:
     red, green, blue = (float(pixels[..., channel].mean()) for channel in range(3))
     return red, green, blue
 
 
-def _border(pixels: NDArray[np.uint8]) -> tuple[float, float, float, float]:
+def _measure_border(pixels: NDArray[np.uint8]) -> tuple[float, float, float, float]:
     """Mean red, green and blue of the outermost frame, and the share of it that is black."""
     width = max(1, min(pixels.shape[:2]) // _BORDER)
     inside = pixels[width:-width]
     frame = np.concatenate(
         [part.reshape(-1, 3) for part in (pixels[:width], pixels[-width:], inside[:, :width], inside[:, -width:])]
     )
-    return *_mean_colour(frame), float((frame.max(axis=1) <= _BLACK).mean())
+    return *_average_colour(frame), float((frame.max(axis=1) <= _BLACK).mean())
 
 
-def _luminance(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _compute_luminance(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Luma of ITU-R BT.601."""
     red, green, blue = (pixels[..., channel].astype(np.float32) for channel in range(3))
     luminance: NDArray[np.float32] = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
     return luminance
 
 
-def blockiness(luminance: NDArray[np.float32]) -> float:
+def measure_blockiness(luminance: NDArray[np.float32]) -> float:
     """Mean step of luminance (H, W) across the edges of JPEG's 8×8 blocks, over the mean step elsewhere.
 
     The two terms of Wang, Sheikh and Bovik, "No-reference perceptual quality assessment of JPEG compressed images",
@@ -169,7 +169,7 @@ def blockiness(luminance: NDArray[np.float32]) -> float:
     return float((np.concatenate(at_edges).mean() + 0.01) / (np.concatenate(elsewhere).mean() + 0.01))
 
 
-def power_spectrum(luminance: NDArray[np.float32], bands: int) -> list[float]:
+def compute_power_spectrum(luminance: NDArray[np.float32], bands: int) -> list[float]:
     """Return log10 of the mean power of a square (S, S) in `bands` rings of equal width, 0 to 0.5 cycles a pixel.
 
     The mean is taken off, a Hann window keeps the picture's edges from counting as patterns, and power is a pixel's:
@@ -177,7 +177,7 @@ def power_spectrum(luminance: NDArray[np.float32], bands: int) -> list[float]:
     """
     from scipy.fft import rfft2
 
-    window, order, starts = _rings(len(luminance), bands)
+    window, order, starts = _number_rings(len(luminance), bands)
     power = np.abs(rfft2((luminance - luminance.mean()) * window)) ** 2
     sums = np.add.reduceat(power.ravel()[order].astype(np.float64), starts)
     means = sums[:bands] / np.diff(np.append(starts, len(order)))[:bands]
@@ -185,7 +185,7 @@ def power_spectrum(luminance: NDArray[np.float32], bands: int) -> list[float]:
 
 
 @lru_cache
-def _rings(size: int, bands: int) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
+def _number_rings(size: int, bands: int) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int64]]:
     """A window whose square adds up to 1, the frequencies sorted by ring, and where each ring begins.
 
     The corners beyond 0.5 are the last ring; the constant is in none, so it comes first and is left out.
@@ -199,6 +199,6 @@ def _rings(size: int, bands: int) -> tuple[NDArray[np.float32], NDArray[np.int64
     return (window / np.sqrt((window**2).sum())).astype(np.float32), order, starts
 
 
-def _slope(bands: list[float]) -> float:
+def _fit_slope(bands: list[float]) -> float:
     frequencies = np.log10((np.arange(len(bands)) + 0.5) / (2 * len(bands)))
     return float(np.polyfit(frequencies, bands, 1)[0])

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fakeface.data.audit.image_properties import FORMATS, FileFacts, PictureFacts
-from fakeface.data.audit.property_cache import Facts, measure_files, measure_pictures
+from fakeface.data.audit.image_properties import FORMATS, FileProperties, PixelProperties
+from fakeface.data.audit.property_cache import Facts, measure_files, measure_stored_pixels
 from fakeface.data.image_store import IMAGES, MANIFEST, StoredImage, open_store
 from fakeface.data.raw_dataset import Collection
-from fakeface.data.split.group_split import ROLES, Placed
-from fakeface.data.split.near_duplicates import near_duplicate_groups, perceptual_hash
+from fakeface.data.split.group_split import ROLES, Assignment
+from fakeface.data.split.near_duplicates import compute_perceptual_hash, group_near_duplicates
 from fakeface.images.jpeg_metadata import SUBSAMPLINGS
 from fakeface.images.preprocessing import Reencoding
 from fakeface.images.validation import Limits
@@ -31,10 +31,10 @@ _WHOLE = ("width", "height", "bytes", "jpeg_quality", "progressive", "file_grey"
 
 
 @dataclass(frozen=True)
-class AuditedImages:
+class ImageTable:
     """All images of all stores in one order, (N,), each with FileFacts (N, 23) and PictureFacts (N, 19)."""
 
-    placed: list[Placed]
+    placed: list[Assignment]
     sources: NDArray[np.str_]
     roles: NDArray[np.str_]
     fake: NDArray[np.bool_]
@@ -46,9 +46,9 @@ class AuditedImages:
 
     def fact(self, name: str) -> NDArray[np.float64]:
         """One fact of every image, (N,)."""
-        if name in FileFacts._fields:
-            return self.file_facts[:, FileFacts._fields.index(name)]
-        return self.picture_facts[:, PictureFacts._fields.index(name)]
+        if name in FileProperties._fields:
+            return self.file_facts[:, FileProperties._fields.index(name)]
+        return self.picture_facts[:, PixelProperties._fields.index(name)]
 
     def facts(self, names: tuple[str, ...]) -> Facts:
         """Some facts of every image, (N, number of names)."""
@@ -56,7 +56,7 @@ class AuditedImages:
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Give IDENTITY and all facts of each image, as text that a spreadsheet reads; empty where there is none."""
-        write = [_writer(name) for name in (*FileFacts._fields, *PictureFacts._fields)]
+        write = [_choose_format(name) for name in (*FileProperties._fields, *PixelProperties._fields)]
         for number, image in enumerate(self.placed):
             values = (*self.file_facts[number].tolist(), *self.picture_facts[number].tolist())
             written = ("" if isnan(value) else as_text(value) for as_text, value in zip(write, values, strict=True))
@@ -64,13 +64,13 @@ class AuditedImages:
             yield (file.path, file.source, file.label, image.role, image.part, image.group, *written)
 
 
-def _writer(name: str) -> Callable[[float], str]:
+def _choose_format(name: str) -> Callable[[float], str]:
     if name in _NAMES:
         return lambda value: _NAMES[name][int(value)]
     return (lambda value: f"{value:.0f}") if name in _WHOLE else (lambda value: f"{value:.5g}")
 
 
-def audit_images(
+def build_image_table(
     collection: Collection,
     raw: Path,
     split: Path,
@@ -78,7 +78,7 @@ def audit_images(
     limits: Limits,
     near_duplicate_bits: int,
     workers: int | None = None,
-) -> AuditedImages:
+) -> ImageTable:
     """Measure what datasets/raw and datasets/split hold; what was measured before is taken from `cache`.
 
     Which images look alike is found anew in the stores' pictures, without the split's own word for it.
@@ -87,11 +87,11 @@ def audit_images(
         UserError: a store is damaged, raw files have changed, or the two do not belong together.
     """
     stores = {role: open_store(split / role) for role in ROLES}
-    hashes = [_hashes(split / role / IMAGES, len(store), workers) for role, store in stores.items()]
-    looks = near_duplicate_groups(np.concatenate(hashes), near_duplicate_bits).tolist()
-    placed, sums = _placed(collection, split, looks)
-    pictures = measure_pictures([(split / role / IMAGES, sums[role]) for role in ROLES], cache, workers)
-    return AuditedImages(
+    hashes = [_hash_images(split / role / IMAGES, len(store), workers) for role, store in stores.items()]
+    looks = group_near_duplicates(np.concatenate(hashes), near_duplicate_bits).tolist()
+    placed, sums = _list_assignments(collection, split, looks)
+    pictures = measure_stored_pixels([(split / role / IMAGES, sums[role]) for role in ROLES], cache, workers)
+    return ImageTable(
         placed,
         np.concatenate([store.sources for store in stores.values()]),
         np.array([image.role for image in placed], np.str_),
@@ -104,25 +104,27 @@ def audit_images(
     )
 
 
-def _hashes(array: Path, images: int, workers: int | None) -> NDArray[np.uint64]:
+def _hash_images(array: Path, images: int, workers: int | None) -> NDArray[np.uint64]:
     def of_block(start: int) -> NDArray[np.uint64]:
         # Mapped for these few alone: pages that stay mapped count as this process's memory.
-        return perceptual_hash(np.array(np.load(array, mmap_mode="r")[start : start + _BLOCK]))
+        return compute_perceptual_hash(np.array(np.load(array, mmap_mode="r")[start : start + _BLOCK]))
 
     with ThreadPoolExecutor(workers) as threads:
         return np.concatenate([np.empty(0, np.uint64), *threads.map(of_block, range(0, images, _BLOCK))])
 
 
-def _placed(collection: Collection, split: Path, looks: Sequence[int]) -> tuple[list[Placed], dict[str, list[str]]]:
+def _list_assignments(
+    collection: Collection, split: Path, looks: Sequence[int]
+) -> tuple[list[Assignment], dict[str, list[str]]]:
     """Put the stores' manifests and the raw one together again, with the sums of the pixels that open_store proves."""
     files = {file.path: file for file in collection.files}
-    placed: list[Placed] = []
+    placed: list[Assignment] = []
     sums: dict[str, list[str]] = {role: [] for role in ROLES}
     for role in ROLES:
         for row in read_rows(split / role / MANIFEST, StoredImage._fields):
             file = files.get(row["path"])
             if file is None or (file.sha256, file.label) != (row["sha256"], row["label"]):
                 raise UserError(f"{split / role} holds '{row['path']}', which datasets/raw does not; run `dvc repro`.")
-            placed.append(Placed(file, looks[len(placed)], role, row["part"], row["group"]))
+            placed.append(Assignment(file, looks[len(placed)], role, row["part"], row["group"]))
             sums[role].append(row["pixels_sha256"])
     return placed, sums

@@ -9,7 +9,7 @@ from typing import Any
 from fakeface.constants import HELDOUT, PARTS, STAGES
 from fakeface.data.audit import text
 from fakeface.data.audit.figures import draw_spectra, draw_strips
-from fakeface.data.audit.image_table import AuditedImages
+from fakeface.data.audit.image_table import ImageTable
 from fakeface.data.audit.shortcut_probe import KINDS
 from fakeface.visualization.html_page import render_page
 
@@ -17,30 +17,30 @@ TEMPLATE = Path(__file__).with_name("page.html.jinja")
 _PLACES = [(stage, part) for stage in STAGES for part in PARTS] + [(HELDOUT, HELDOUT)]
 
 
-def audit_page(audit: Mapping[str, Any], images: AuditedImages) -> str:
+def render_audit_page(audit: Mapping[str, Any], images: ImageTable) -> str:
     """Return the page for the content of audit.json and the images that it was made from."""
     sources = sorted(audit["sources"], key=lambda name: (audit["sources"][name]["label"] != "real", name))
-    sets = {text.set_name(role): result for role, result in audit["shortcuts"]["sets"].items()}
+    sets = {text.name_set(role): result for role, result in audit["shortcuts"]["sets"].items()}
     return render_page(
         TEMPLATE,
-        {"share": _share, "colour": _colour, "auc_class": _auc_class},
+        {"share": _format_share, "colour": _format_colour, "auc_class": _choose_css_class},
         audit=audit,
         sources={name: audit["sources"][name] for name in sources},
         places=_PLACES,
-        counts=_counts(audit),
-        leak_sentence=text.leak_sentence(audit),
-        sentences={name: text.set_sentences(name, result) for name, result in sets.items()},
+        counts=_count_images(audit),
+        leak_sentence=text.describe_leaks(audit),
+        sentences={name: text.describe_set(name, result) for name, result in sets.items()},
         sets=sets,
-        fairest=text.fairest_pair(audit["shortcuts"]["pairs"]),
-        cures=text.cures(audit),
+        fairest=text.find_fairest_pair(audit["shortcuts"]["pairs"]),
+        cures=text.suggest_remedies(audit),
         kinds=KINDS,
-        fact_name=text.fact_name,
+        fact_name=text.name_property,
         strips=draw_strips(images, sources),
         spectra=draw_spectra(images, sources),
     )
 
 
-def _counts(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _count_images(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A line a source, then the sum of each class: name, label, images in each of _PLACES, and those left out."""
     lines = []
     for name, source in sorted(audit["counts"].items(), key=lambda item: (item[1]["label"] != "real", item[0])):
@@ -55,16 +55,16 @@ def _counts(audit: Mapping[str, Any]) -> list[dict[str, Any]]:
     return lines
 
 
-def _share(value: float | None) -> str:
+def _format_share(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.1%}" if 0 < value < 0.995 else f"{value:.0%}"
 
 
-def _colour(means: Mapping[str, float], prefix: str = "file_") -> str:
+def _format_colour(means: Mapping[str, float], prefix: str = "file_") -> str:
     return "#" + "".join(f"{round(means[prefix + channel]):02x}" for channel in ("red", "green", "blue"))
 
 
-def _auc_class(auc: float) -> str:
+def _choose_css_class(auc: float) -> str:
     """The colour of a score's cell: bad from text.HIGH on, doubtful from SOME on."""
     return "bad" if auc >= text.HIGH else "doubtful" if auc >= text.SOME else "good"

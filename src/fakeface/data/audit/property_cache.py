@@ -19,15 +19,15 @@ import PIL
 from numpy.typing import NDArray
 
 from fakeface.data.audit import image_properties
-from fakeface.data.audit.image_properties import FileFacts, PictureFacts, measure_file, measure_picture
+from fakeface.data.audit.image_properties import FileProperties, PixelProperties, measure_file, measure_pixels
 from fakeface.data.raw_dataset import RawFile
-from fakeface.images.decoding import decoder_code
+from fakeface.images.decoding import read_decoder_source
 from fakeface.images.validation import Limits, RejectedImage, read_content
 from fakeface.system.errors import UserError
-from fakeface.system.filesystem import exclusive, naming, whole_file
-from fakeface.system.parallel import in_processes
-from fakeface.system.progress import progress
-from fakeface.system.serialization import read_whole_lines, some
+from fakeface.system.filesystem import annotate_os_error, atomic_write, file_lock
+from fakeface.system.parallel import process_map
+from fakeface.system.progress import show_progress
+from fakeface.system.serialization import read_whole_lines, summarize_names
 
 CHUNK = 64  # images a task
 _FEW = 512  # images that are measured sooner than worker processes start
@@ -55,25 +55,28 @@ def measure_files(
         UserError: a file is missing or has other bytes than the manifest lists, or a worker was killed.
     """
     keys = [file.sha256 for file in files]
-    with _journal(cache / "files.csv", set(keys), len(FileFacts._fields), limits) as (known, note):
+    with _open_journal(cache / "files.csv", set(keys), len(FileProperties._fields), limits) as (known, note):
         new = {file.sha256: file.path for file in files if file.sha256 not in known}
         pieces = [(str(raw / path), sha256) for sha256, path in new.items()]
-        tasks = [_FileTask(piece, limits) for piece in _pieces(pieces)]
+        tasks = [_FileTask(piece, limits) for piece in _chunk(pieces)]
         differing = []
-        for (path, sha256), facts in _measured(_measure_files, tasks, pieces, "measuring files", workers):
+        for (path, sha256), facts in _measure_missing(_measure_files, tasks, pieces, "measuring files", workers):
             if facts is None:
                 differing.append(path)
             else:
                 note(sha256, facts)
         if differing:
             raise UserError(
-                f"{len(differing):,} files are no longer those that the split has read: {some(sorted(differing))}; "
+                f"{len(differing):,} files are no longer those that the split has read: "
+                f"{summarize_names(sorted(differing))}; "
                 "run the download and the split stage again."
             )
-        return _table(known, keys, len(FileFacts._fields))
+        return _build_table(known, keys, len(FileProperties._fields))
 
 
-def measure_pictures(stores: Sequence[tuple[Path, Sequence[str]]], cache: Path, workers: int | None = None) -> Facts:
+def measure_stored_pixels(
+    stores: Sequence[tuple[Path, Sequence[str]]], cache: Path, workers: int | None = None
+) -> Facts:
     """Return the image_properties.PictureFacts of each image of some stores, (N, 19), one store behind the other.
 
     Args:
@@ -86,12 +89,12 @@ def measure_pictures(stores: Sequence[tuple[Path, Sequence[str]]], cache: Path, 
     """
     places = [(array, number) for array, sums in stores for number in range(len(sums))]
     keys = [sha256 for _, sums in stores for sha256 in sums]
-    with _journal(cache / "pictures.csv", set(keys), len(PictureFacts._fields)) as (known, note):
+    with _open_journal(cache / "pictures.csv", set(keys), len(PixelProperties._fields)) as (known, note):
         new = {key: place for key, place in zip(keys, places, strict=True) if key not in known}
-        tasks = _pieces(list(new.values()))
-        for key, facts in _measured(_measure_pictures, tasks, list(new), "measuring pictures", workers):
+        tasks = _chunk(list(new.values()))
+        for key, facts in _measure_missing(_measure_pictures, tasks, list(new), "measuring pictures", workers):
             note(key, facts)
-        return _table(known, keys, len(PictureFacts._fields))
+        return _build_table(known, keys, len(PixelProperties._fields))
 
 
 class _FileTask(NamedTuple):
@@ -99,11 +102,11 @@ class _FileTask(NamedTuple):
     limits: Limits
 
 
-def _measure_files(task: _FileTask) -> list[FileFacts | None]:
+def _measure_files(task: _FileTask) -> list[FileProperties | None]:
     return [_measure_file(path, sha256, task.limits) for path, sha256 in task.files]
 
 
-def _measure_file(path: str, sha256: str, limits: Limits) -> FileFacts | None:
+def _measure_file(path: str, sha256: str, limits: Limits) -> FileProperties | None:
     """Give the facts, or None where the file is not the one that the manifest lists."""
     try:
         content = read_content(path, max_bytes=limits.max_bytes)
@@ -114,23 +117,23 @@ def _measure_file(path: str, sha256: str, limits: Limits) -> FileFacts | None:
     return None
 
 
-def _measure_pictures(places: Sequence[tuple[Path, int]]) -> list[PictureFacts]:
-    return [measure_picture(np.array(np.load(array, mmap_mode="r")[number])) for array, number in places]
+def _measure_pictures(places: Sequence[tuple[Path, int]]) -> list[PixelProperties]:
+    return [measure_pixels(np.array(np.load(array, mmap_mode="r")[number])) for array, number in places]
 
 
-def _pieces(items: Sequence[_A]) -> list[Sequence[_A]]:
+def _chunk(items: Sequence[_A]) -> list[Sequence[_A]]:
     return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
 
 
-def _measured(
+def _measure_missing(
     work: Callable[[_A], Sequence[_B]], tasks: Sequence[_A], keys: Sequence[_K], what: str, workers: int | None
 ) -> Iterator[tuple[_K, _B]]:
     """Give each key with its facts, in their order."""
     if workers is None and len(keys) <= _FEW:
         workers = 1
-    with progress(what, len(keys)) as advance:
+    with show_progress(what, len(keys)) as advance:
         try:
-            for some_keys, facts in zip(_pieces(keys), in_processes(work, tasks, workers), strict=True):
+            for some_keys, facts in zip(_chunk(keys), process_map(work, tasks, workers), strict=True):
                 yield from zip(some_keys, facts, strict=True)
                 advance(len(facts))
         except BrokenProcessPool:
@@ -140,27 +143,27 @@ def _measured(
             ) from None
 
 
-def _table(known: Mapping[str, NDArray[np.float64]], keys: Sequence[str], width: int) -> Facts:
+def _build_table(known: Mapping[str, NDArray[np.float64]], keys: Sequence[str], width: int) -> Facts:
     return np.array([known[key] for key in keys]).reshape(-1, width)
 
 
 @contextmanager
-def _journal(
+def _open_journal(
     path: Path, wanted: set[str], width: int, *settings: object
 ) -> Iterator[tuple[_Known, Callable[[str, Sequence[float]], None]]]:
     """Give what is known of the wanted, and a function that adds to it and writes it down at once.
 
     Only the wanted stay in the journal. It starts anew when it was made by other code or settings.
     """
-    made_by = (decoder_code(), inspect.getsource(image_properties), PIL.__version__, np.__version__, settings)
+    made_by = (read_decoder_source(), inspect.getsource(image_properties), PIL.__version__, np.__version__, settings)
     fingerprint = hashlib.sha256(repr(made_by).encode()).hexdigest()
-    with exclusive(path):
+    with file_lock(path):
         known = _read_journal(path, fingerprint, wanted, width)
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow((fingerprint,))
             rows.writerows((key, *facts.tolist()) for key, facts in known.items())
-        with naming(path), path.open("a", newline="", buffering=1) as file:
+        with annotate_os_error(path), path.open("a", newline="", buffering=1) as file:
             rows = csv.writer(file, lineterminator="\n")
 
             def note(key: str, facts: Sequence[float]) -> None:

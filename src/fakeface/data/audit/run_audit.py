@@ -14,15 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fakeface.config.params import Data
-from fakeface.data.audit.image_properties import FORMATS, FileFacts, PictureFacts
-from fakeface.data.audit.image_table import IDENTITY, AuditedImages, audit_images
-from fakeface.data.audit.page import audit_page
-from fakeface.data.audit.shortcut_probe import KINDS, Score, shortcut_score, single_fact_score
+from fakeface.data.audit.image_properties import FORMATS, FileProperties, PixelProperties
+from fakeface.data.audit.image_table import IDENTITY, ImageTable, build_image_table
+from fakeface.data.audit.page import render_audit_page
+from fakeface.data.audit.shortcut_probe import KINDS, Score, probe_shortcut, probe_single_property
 from fakeface.data.raw_dataset import Rejected, read_collection
 from fakeface.data.split.group_split import ROLES, find_leaks
 from fakeface.images.jpeg_metadata import SUBSAMPLINGS
 from fakeface.images.validation import Limits
-from fakeface.system.filesystem import whole_file
+from fakeface.system.filesystem import atomic_write
 from fakeface.system.serialization import read_json, read_rows, write_json, write_rows
 
 PAGE, NUMBERS, TABLE = "audit.html", "audit.json", "image_facts.csv"
@@ -46,7 +46,7 @@ def audit_dataset(raw: Path, split: Path, cache: Path, reports: Path, data: Data
     """
     collection = read_collection(raw)
     limits = Limits(int(data.max_megabytes * 1e6), int(data.max_megapixels * 1e6))
-    images = audit_images(collection, raw, split, cache, limits, data.near_duplicate_bits)
+    images = build_image_table(collection, raw, split, cache, limits, data.near_duplicate_bits)
     counted = read_json(reports / "split.json")
     rejected = [Rejected(**row) for row in read_rows(reports / "rejected.csv", Rejected._fields)]
     crops = {name: source.crop for name, source in data.profiles[collection.profile].sources.items()}
@@ -58,22 +58,22 @@ def audit_dataset(raw: Path, split: Path, cache: Path, reports: Path, data: Data
         "reencode": images.reencoding and images.reencoding._asdict(),
         "crops": crops,
         "counts": counted["sources"],
-        "rejected": rejected_by_reason(rejected),
+        "rejected": count_rejected_by_reason(rejected),
         "repaired": counted["repaired"],
         "groups": counted["groups"],
         "near_duplicate_bits": data.near_duplicate_bits,
         "leaks": find_leaks(images.placed),
-        "sources": {name: source_facts(images, images.sources == name) for name in crops if name in images.sources},
-        "shortcuts": shortcuts(images),
+        "sources": {name: summarize_source(images, images.sources == name) for name in crops if name in images.sources},
+        "shortcuts": probe_pairs(images),
     }
-    write_rows(reports / TABLE, (*IDENTITY, *FileFacts._fields, *PictureFacts._fields), images.rows())
-    with whole_file(reports / PAGE) as file:
-        file.write(audit_page(audit, images))
+    write_rows(reports / TABLE, (*IDENTITY, *FileProperties._fields, *PixelProperties._fields), images.rows())
+    with atomic_write(reports / PAGE) as file:
+        file.write(render_audit_page(audit, images))
     write_json(reports / NUMBERS, audit)
     return audit
 
 
-def rejected_by_reason(rejected: Iterable[Rejected]) -> dict[str, dict[str, int]]:
+def count_rejected_by_reason(rejected: Iterable[Rejected]) -> dict[str, dict[str, int]]:
     """Count rejected files: {source: {reason: files}}, the commonest reason first."""
     counted: dict[str, Counter[str]] = {}
     for file in rejected:
@@ -82,7 +82,7 @@ def rejected_by_reason(rejected: Iterable[Rejected]) -> dict[str, dict[str, int]
     return {source: dict(reasons.most_common()) for source, reasons in sorted(counted.items())}
 
 
-def source_facts(images: AuditedImages, rows: NDArray[np.bool_]) -> dict[str, Any]:
+def summarize_source(images: ImageTable, rows: NDArray[np.bool_]) -> dict[str, Any]:
     """Summarise the facts of some images: shares, names with their counts, and percentiles of every number."""
 
     def named(fact: str, names: tuple[str, ...]) -> dict[str, int]:
@@ -93,7 +93,9 @@ def source_facts(images: AuditedImages, rows: NDArray[np.bool_]) -> dict[str, An
         f"{int(width)}×{int(height)}"
         for width, height in zip(images.fact("width")[rows], images.fact("height")[rows], strict=True)
     )
-    numbers = [name for name in (*FileFacts._fields, *PictureFacts._fields) if name not in ("format", "subsampling")]
+    numbers = [
+        name for name in (*FileProperties._fields, *PixelProperties._fields) if name not in ("format", "subsampling")
+    ]
     return {
         "label": "fake" if images.fake[rows][0] else "real",
         "images": int(rows.sum()),
@@ -101,26 +103,26 @@ def source_facts(images: AuditedImages, rows: NDArray[np.bool_]) -> dict[str, An
         "subsampling": named("subsampling", SUBSAMPLINGS),
         "sizes": dict(sizes.most_common(5)),
         "different_sizes": len(sizes),
-        "means": {name: _rounded(_mean(images.fact(name)[rows])) for name in numbers},
-        "percentiles": {name: _percentiles(images.fact(name)[rows]) for name in numbers},
+        "means": {name: _round(_average(images.fact(name)[rows])) for name in numbers},
+        "percentiles": {name: _compute_percentiles(images.fact(name)[rows]) for name in numbers},
     }
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
+def _average(values: NDArray[np.float64]) -> float | None:
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else None
 
 
-def _percentiles(values: NDArray[np.float64]) -> list[float | None]:
+def _compute_percentiles(values: NDArray[np.float64]) -> list[float | None]:
     known = values[~np.isnan(values)]
-    return [_rounded(float(np.percentile(known, percent))) if known.size else None for percent in _PERCENTILES]
+    return [_round(float(np.percentile(known, percent))) if known.size else None for percent in _PERCENTILES]
 
 
-def _rounded(value: float | None) -> float | None:
+def _round(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.5g}")
 
 
-def shortcuts(images: AuditedImages, workers: int | None = None) -> dict[str, dict[str, Any]]:
+def probe_pairs(images: ImageTable, workers: int | None = None) -> dict[str, dict[str, Any]]:
     """Try every kind of side facts on each stage, the held-out set, and each pair of a real and a fake source.
 
     Returns:
@@ -133,31 +135,34 @@ def shortcuts(images: AuditedImages, workers: int | None = None) -> dict[str, di
     pairs = {f"{one}/{other}": np.isin(images.sources, (one, other)) for one, other in product(real, fake)}
     tasks = [(rows, tuple(KINDS)) for rows in sets.values()] + [(rows, _OF_PAIRS) for rows in pairs.values()]
     with ThreadPoolExecutor(workers or len(os.sched_getaffinity(0))) as threads:
-        results = list(threads.map(lambda task: _try(images, *task), tasks))
+        results = list(threads.map(lambda task: _probe_rows(images, *task), tasks))
     names = [*sets, *pairs]
     found = dict(zip(names, results, strict=True))
     return {"sets": {name: found[name] for name in sets}, "pairs": {name: found[name] for name in pairs}}
 
 
-def _try(images: AuditedImages, rows: NDArray[np.bool_], kinds: tuple[str, ...]) -> dict[str, Any]:
+def _probe_rows(images: ImageTable, rows: NDArray[np.bool_], kinds: tuple[str, ...]) -> dict[str, Any]:
     fake, groups = images.fake[rows], images.groups[rows]
     return {
         "real": int((~fake).sum()),
         "fake": int(fake.sum()),
         "kinds": {
-            kind: _score_json(shortcut_score(images.facts(KINDS[kind].facts)[rows], fake, groups)) for kind in kinds
+            kind: _serialize_score(probe_shortcut(images.facts(KINDS[kind].facts)[rows], fake, groups))
+            for kind in kinds
         },
         "facts": {
-            kind: _best({name: single_fact_score(images.fact(name)[rows], fake, groups) for name in KINDS[kind].facts})
+            kind: _find_best(
+                {name: probe_single_property(images.fact(name)[rows], fake, groups) for name in KINDS[kind].facts}
+            )
             for kind in kinds
         },
     }
 
 
-def _score_json(score: Score | None) -> dict[str, float] | None:
+def _serialize_score(score: Score | None) -> dict[str, float] | None:
     return None if score is None else {"auc": round(score.auc, 4), "error": round(score.error, 4)}
 
 
-def _best(scores: Mapping[str, Score | None]) -> dict[str, float]:
+def _find_best(scores: Mapping[str, Score | None]) -> dict[str, float]:
     known = {name: round(score.auc, 4) for name, score in scores.items() if score is not None}
     return dict(sorted(known.items(), key=lambda item: -item[1])[:_TOLD])

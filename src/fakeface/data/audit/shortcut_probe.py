@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fakeface.data.audit.image_properties import FileFacts, PictureFacts
+from fakeface.data.audit.image_properties import FileProperties, PixelProperties
 
 FOLDS = 3
 MOST = 2_500  # images of a class that are looked at; the standard error of the score is then below 0.01
@@ -20,7 +20,7 @@ _BINS = 16  # of a single fact
 _UNKNOWN = -100.0  # no fact reaches it
 
 
-class Kind(NamedTuple):
+class PropertyGroup(NamedTuple):
     """Facts that belong together; `of_picture` tells PictureFacts from FileFacts."""
 
     title: str
@@ -28,15 +28,15 @@ class Kind(NamedTuple):
     of_picture: bool
 
 
-_SPECTRUM = ("blockiness", "slope", *(name for name in PictureFacts._fields if name.startswith("band_")))
-_FULL_SIZE = tuple(name for name in FileFacts._fields if name.startswith("full_"))
-_FILE = FileFacts._fields[: FileFacts._fields.index("file_grey")]
-_LOOK = tuple(name for name in PictureFacts._fields if name not in _SPECTRUM)
+_SPECTRUM = ("blockiness", "slope", *(name for name in PixelProperties._fields if name.startswith("band_")))
+_FULL_SIZE = tuple(name for name in FileProperties._fields if name.startswith("full_"))
+_FILE = FileProperties._fields[: FileProperties._fields.index("file_grey")]
+_LOOK = tuple(name for name in PixelProperties._fields if name not in _SPECTRUM)
 KINDS = {
-    "file": Kind("the file", _FILE, of_picture=False),
-    "full_size": Kind("sharpness in full size", _FULL_SIZE, of_picture=False),
-    "look": Kind("colour, border, grey", _LOOK, of_picture=True),
-    "seen": Kind("all side facts that the network sees", PictureFacts._fields, of_picture=True),
+    "file": PropertyGroup("the file", _FILE, of_picture=False),
+    "full_size": PropertyGroup("sharpness in full size", _FULL_SIZE, of_picture=False),
+    "look": PropertyGroup("colour, border, grey", _LOOK, of_picture=True),
+    "seen": PropertyGroup("all side facts that the network sees", PixelProperties._fields, of_picture=True),
 }
 
 
@@ -49,7 +49,7 @@ class Score(NamedTuple):
     fake: int
 
 
-def shortcut_score(facts: NDArray[np.float64], fake: ArrayLike, groups: ArrayLike) -> Score | None:
+def probe_shortcut(facts: NDArray[np.float64], fake: ArrayLike, groups: ArrayLike) -> Score | None:
     """Cross-validate gradient-boosted trees that tell real from fake by these facts.
 
     The score is the mean ROC AUC of three folds; images of one group lie in one fold. Of more than 2,500 images of a
@@ -67,12 +67,12 @@ def shortcut_score(facts: NDArray[np.float64], fake: ArrayLike, groups: ArrayLik
     from sklearn.metrics import roc_auc_score
     from threadpoolctl import threadpool_limits
 
-    rows = chosen_rows(fake, groups)
+    rows = subsample(fake, groups)
     if rows is None:
         return None
     # A value below all others: scikit-learn's trees take NaN, but not a fact that no image of a fold has.
     facts, labels = np.nan_to_num(facts[rows], nan=_UNKNOWN), np.asarray(fake, bool)[rows]
-    folds = folds_of(labels, np.asarray(groups)[rows])
+    folds = group_folds(labels, np.asarray(groups)[rows])
     aucs = []
     for fold in range(FOLDS):
         train, test = folds != fold, folds == fold
@@ -85,21 +85,21 @@ def shortcut_score(facts: NDArray[np.float64], fake: ArrayLike, groups: ArrayLik
     return _score(float(np.mean(aucs)), labels)
 
 
-def single_fact_score(fact: NDArray[np.float64], fake: ArrayLike, groups: ArrayLike) -> Score | None:
+def probe_single_property(fact: NDArray[np.float64], fake: ArrayLike, groups: ArrayLike) -> Score | None:
     """Cross-validate one fact (N,) alone: 16 bins of equally many images, each scored by its share of fakes.
 
-    Rows, folds and result are those of `shortcut_score`.
+    Rows, folds and result are those of `probe_shortcut`.
     """
-    rows = chosen_rows(fake, groups)
+    rows = subsample(fake, groups)
     if rows is None:
         return None
     labels = np.asarray(fake, bool)[rows]
-    folds = folds_of(labels, np.asarray(groups)[rows])
-    aucs = [_binned_auc(fact[rows], labels, folds == fold) for fold in range(FOLDS)]
+    folds = group_folds(labels, np.asarray(groups)[rows])
+    aucs = [_compute_binned_auc(fact[rows], labels, folds == fold) for fold in range(FOLDS)]
     return _score(float(np.mean(aucs)), labels)
 
 
-def _binned_auc(fact: NDArray[np.float64], fake: NDArray[np.bool_], test: NDArray[np.bool_]) -> float:
+def _compute_binned_auc(fact: NDArray[np.float64], fake: NDArray[np.bool_], test: NDArray[np.bool_]) -> float:
     known = fact[~test & ~np.isnan(fact)]
     # Edges between values that occur, so that a few sizes or qualities keep a bin each.
     edges = np.unique(np.quantile(known, np.linspace(0, 1, _BINS + 1)[1:-1], method="lower")) if known.size else []
@@ -115,7 +115,7 @@ def _binned_auc(fact: NDArray[np.float64], fake: NDArray[np.bool_], test: NDArra
     return float((test_fake * (below + test_real / 2)).sum() / (test_fake.sum() * test_real.sum()))
 
 
-def chosen_rows(fake: ArrayLike, groups: ArrayLike) -> NDArray[np.int64] | None:
+def subsample(fake: ArrayLike, groups: ArrayLike) -> NDArray[np.int64] | None:
     """Return the numbers of at most MOST images of each class, ascending, by group name; None for fewer than FEWEST."""
     labels, names = np.asarray(fake, bool), np.asarray(groups)
     order = np.argsort(names, kind="stable")
@@ -123,7 +123,7 @@ def chosen_rows(fake: ArrayLike, groups: ArrayLike) -> NDArray[np.int64] | None:
     return None if min(map(len, chosen)) < FEWEST else np.sort(np.concatenate(chosen))
 
 
-def folds_of(fake: NDArray[np.bool_], groups: NDArray[np.generic]) -> NDArray[np.int64]:
+def group_folds(fake: NDArray[np.bool_], groups: NDArray[np.generic]) -> NDArray[np.int64]:
     """Deal the groups of each class out to the folds by name; (N,) 0 to FOLDS - 1."""
     names, first, number = np.unique(groups, return_index=True, return_inverse=True)
     fold_of_group = np.empty(len(names), np.int64)

@@ -34,7 +34,7 @@ FACT_NAMES = {
 _BORDER = ("border_red", "border_green", "border_blue", "black_border")
 
 
-def fact_name(fact: str) -> str:
+def name_property(fact: str) -> str:
     """Return a fact's name for a sentence."""
     kind, _, number = fact.rpartition("_")
     if kind.endswith("band"):
@@ -42,12 +42,12 @@ def fact_name(fact: str) -> str:
     return FACT_NAMES[fact]
 
 
-def set_name(role: str) -> str:
+def name_set(role: str) -> str:
     """Return a role's name for a heading."""
     return "Held-out set" if role == HELDOUT else f"Stage {role.removeprefix('stage')}"
 
 
-def how_well(auc: float) -> str:
+def describe_auc(auc: float) -> str:
     """Return the words for a shortcut score."""
     for least, words in ((0.95, "almost perfectly"), (HIGH, "well"), (0.7, "in part"), (SOME, "a little")):
         if auc >= least:
@@ -55,7 +55,7 @@ def how_well(auc: float) -> str:
     return "hardly better than a coin"
 
 
-def set_sentences(name: str, result: Mapping[str, Any]) -> list[str]:
+def describe_set(name: str, result: Mapping[str, Any]) -> list[str]:
     """Say how bad the shortcuts of one set are: what follows, what the file gives away, what the network sees."""
     kinds, facts = result["kinds"], result["facts"]
     if kinds["file"] is None:
@@ -64,17 +64,18 @@ def set_sentences(name: str, result: Mapping[str, Any]) -> list[str]:
     (of_file, file_alone), (of_seen, seen_alone) = (next(iter(facts[kind].items())) for kind in ("file", "seen"))
     where = f"In the {name.lower()}" if name.endswith("set") else f"In {name.lower()}"
     return [
-        _verdict(file, full, look, seen),
-        f"{where} the {fact_name(of_file)} alone separates real from fake {how_well(file_alone)} (AUC "
-        f"{file_alone:.2f}), and all that is known of the file {how_well(file)} (AUC {file:.2f}); "
+        _describe_verdict(file, full, look, seen),
+        f"{where} the {name_property(of_file)} alone separates real from fake {describe_auc(file_alone)} (AUC "
+        f"{file_alone:.2f}), and all that is known of the file {describe_auc(file)} (AUC {file:.2f}); "
         "the network does not see this directly.",
-        f"Of what it does see, colour, border and greyscale separate the classes {how_well(look)} (AUC {look:.2f}), "
-        f"and together with sharpness and JPEG blocks {how_well(seen)} (AUC {seen:.2f}); "
-        f"the strongest single fact is {fact_name(of_seen)} (AUC {seen_alone:.2f}).",
+        f"Of what it does see, colour, border and greyscale separate the classes {describe_auc(look)} "
+        f"(AUC {look:.2f}), "
+        f"and together with sharpness and JPEG blocks {describe_auc(seen)} (AUC {seen:.2f}); "
+        f"the strongest single fact is {name_property(of_seen)} (AUC {seen_alone:.2f}).",
     ]
 
 
-def _verdict(file: float, full: float, look: float, seen: float) -> str:
+def _describe_verdict(file: float, full: float, look: float, seen: float) -> str:
     if max(file, look) >= HIGH <= seen:
         return (
             "A shortcut is open: the classes come from different places and carry the marks of it into the reduced "
@@ -93,7 +94,7 @@ def _verdict(file: float, full: float, look: float, seen: float) -> str:
     return "No shortcut was found."
 
 
-def fairest_pair(pairs: Mapping[str, Any]) -> str | None:
+def find_fairest_pair(pairs: Mapping[str, Any]) -> str | None:
     """Name the pair of sources that side facts tell apart least; None where no pair has a score."""
     known = {name: result["kinds"] for name, result in pairs.items() if result["kinds"]["file"] is not None}
     if not known:
@@ -107,7 +108,7 @@ def fairest_pair(pairs: Mapping[str, Any]) -> str | None:
     )
 
 
-def leak_sentence(audit: Mapping[str, Any]) -> str:
+def describe_leaks(audit: Mapping[str, Any]) -> str:
     """Say what the second proof of the split found."""
     leaks = audit["leaks"]
     if leaks:
@@ -121,7 +122,7 @@ def leak_sentence(audit: Mapping[str, Any]) -> str:
     )
 
 
-def cures(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
+def suggest_remedies(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
     """List what params.yaml offers against shortcuts: (key, sentence), each saying what holds now."""
     reencode, crops = audit["reencode"], audit["crops"]
     now = f"now quality {reencode['quality']} at {reencode['size']} pixels" if reencode else "now off"
@@ -130,7 +131,8 @@ def cures(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
         (
             "data.reencode",
             f"Brings every picture to one size and one JPEG quality before it is reduced, in training and prediction "
-            f"alike ({now}). It works best at the size and quality of the worst source, here {_worst(audit)}. What "
+            f"alike ({now}). It works best at the size and quality of the worst source, here "
+            f"{_name_worst_source(audit)}. What "
             "differs in compression and resolution then shrinks, and with it a part of the generators' own trace; "
             "focus and framing stay. Audit again to see what it did.",
         ),
@@ -152,7 +154,7 @@ def cures(audit: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _worst(audit: Mapping[str, Any]) -> str:
+def _name_worst_source(audit: Mapping[str, Any]) -> str:
     facts = [source["percentiles"] for source in audit["sources"].values()]
     side = int(min(min(one["width"][0], one["height"][0]) for one in facts))
     quality = int(min((one["jpeg_quality"][0] for one in facts if one["jpeg_quality"][0] is not None), default=75))

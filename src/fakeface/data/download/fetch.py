@@ -20,20 +20,20 @@ from typing import Any, Final
 
 from fakeface.config.catalog import Archive, Collection, get_source
 from fakeface.data.download.transfer import (
+    DownloadError,
     Expected,
-    Patience,
-    RefusedError,
+    RetryPolicy,
     check_whole,
     download,
     download_from_drive,
     download_from_kaggle,
-    full_disk_named,
+    explain_full_disk,
 )
 from fakeface.images.discovery import list_images
-from fakeface.system.archives import Limits, Progress, holds_what_was_unpacked, read_record, unpack
-from fakeface.system.checksums import CHECKSUMS, file_digests
+from fakeface.system.archives import Limits, Progress, is_unpacked_whole, read_record, unpack
+from fakeface.system.checksums import CHECKSUMS, hash_file
 from fakeface.system.errors import UserError
-from fakeface.system.filesystem import exclusive
+from fakeface.system.filesystem import file_lock
 
 _TRANSFERS: Final = {"drive": download_from_drive, "kaggle": download_from_kaggle}
 _log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class _Job:
     archives: Path
     checksums: Path
     progress: Progress | None
-    patience: Patience
+    patience: RetryPolicy
     limits: Limits
 
     def pin_name(self, archive: Archive) -> str:
@@ -77,7 +77,7 @@ class _Job:
         return read_checksums(self.checksums).get(name)
 
     def pin(self, name: str, sha256: str, size: int) -> None:
-        with exclusive(self.archives.parent / "checksums"):
+        with file_lock(self.archives.parent / "checksums"):
             pin(self.checksums, name, sha256, size)
 
     def by_hand(self, archive: Archive) -> str:
@@ -92,7 +92,7 @@ def fetch(
     archives: Path | None = None,
     checksums: Path | None = None,
     progress: Progress | None = None,
-    patience: Patience | None = None,
+    patience: RetryPolicy | None = None,
     limits: Limits | None = None,
 ) -> Fetched:
     """Bring a collection to `into/<its name>`, doing only what is not done yet; safe to run twice at once.
@@ -104,14 +104,14 @@ def fetch(
     collection = get_source(source) if isinstance(source, str) else source
     job = _Job(
         collection=collection,
-        folder=into / _plain(collection.name),
+        folder=into / _check_plain_name(collection.name),
         archives=(archives or into / ".archives") / collection.name,
         checksums=checksums or into / CHECKSUMS,
         progress=progress,
-        patience=patience or Patience(),
+        patience=patience or RetryPolicy(),
         limits=limits or Limits(),
     )
-    with exclusive(job.archives / "fetch"):
+    with file_lock(job.archives / "fetch"):
         fetched = tuple(_fetch_archive(job, archive) for archive in collection.archives)
     found = len(list_images(job.folder).images)
     if collection.images is not None and found != collection.images:
@@ -123,14 +123,14 @@ def fetch(
 
 
 def _fetch_archive(job: _Job, archive: Archive) -> FetchedArchive:
-    archive_file = job.archives / _plain(archive.file)
-    folder = job.folder / _plain(archive.folder)
+    archive_file = job.archives / _check_plain_name(archive.file)
+    folder = job.folder / _check_plain_name(archive.folder)
     if not archive.unpack:
         return _fetch_plain_file(job, archive)
     if folder.exists():
-        return _already_unpacked(job, archive, folder)
+        return _find_unpacked(job, archive, folder)
     came = _obtain(job, archive, archive_file)
-    fetched = _fetched(archive, archive_file, came)
+    fetched = _describe_fetched(archive, archive_file, came)
     record = {"sha256": fetched.sha256, "archive_bytes": fetched.bytes, "pinned_as": job.pin_name(archive)}
     unpack(archive_file, folder, limits=job.limits, progress=job.progress, record=record)
     job.pin(job.pin_name(archive), fetched.sha256, fetched.bytes)
@@ -139,28 +139,28 @@ def _fetch_archive(job: _Job, archive: Archive) -> FetchedArchive:
 
 def _fetch_plain_file(job: _Job, archive: Archive) -> FetchedArchive:
     placed, pinned = job.folder / archive.file, job.pinned(job.pin_name(archive))
-    if placed.is_file() and pinned and file_digests(placed, ["sha256"])["sha256"] == pinned["sha256"]:
+    if placed.is_file() and pinned and hash_file(placed, ["sha256"])["sha256"] == pinned["sha256"]:
         return FetchedArchive(archive.file, pinned["sha256"], pinned["bytes"], "unpacked")
     archive_file = job.archives / archive.file
-    fetched = _fetched(archive, archive_file, _obtain(job, archive, archive_file))
+    fetched = _describe_fetched(archive, archive_file, _obtain(job, archive, archive_file))
     staging = placed.with_name(f".{placed.name}.placing")
     staging.parent.mkdir(parents=True, exist_ok=True)
-    with full_disk_named(placed):
+    with explain_full_disk(placed):
         shutil.copyfile(archive_file, staging)
     staging.replace(placed)
     job.pin(job.pin_name(archive), fetched.sha256, fetched.bytes)
     return fetched
 
 
-def _fetched(archive: Archive, file: Path, came: str) -> FetchedArchive:
-    return FetchedArchive(archive.file, file_digests(file, ["sha256"])["sha256"], file.stat().st_size, came)
+def _describe_fetched(archive: Archive, file: Path, came: str) -> FetchedArchive:
+    return FetchedArchive(archive.file, hash_file(file, ["sha256"])["sha256"], file.stat().st_size, came)
 
 
-def _already_unpacked(job: _Job, archive: Archive, folder: Path) -> FetchedArchive:
+def _find_unpacked(job: _Job, archive: Archive, folder: Path) -> FetchedArchive:
     record = read_record(folder)
     if record is None or not {"sha256", "archive_bytes", "pinned_as"} <= record.keys():
         raise UserError(f"{folder} was not unpacked by this program; move it away and run the same command again.")
-    if not holds_what_was_unpacked(folder):
+    if not is_unpacked_whole(folder):
         raise UserError(f"{folder} is not as it was unpacked; delete it and run the same command again.")
     pinned = job.pinned(record["pinned_as"])
     if pinned and pinned["sha256"] != record["sha256"]:
@@ -177,13 +177,13 @@ def _obtain(job: _Job, archive: Archive, target: Path) -> str:
     found = target.exists()
     if archive.method == "manual" and not found:
         raise UserError(f"{job.collection.title} cannot be fetched by a program: {job.by_hand(archive)}.")
-    expected = _expected(job, archive)
+    expected = _build_expected(job, archive)
     if not found:
         _download_from_any(job, archive, target, expected)
         return "downloaded"
     try:
         check_whole(target, expected, archive.file)
-    except RefusedError as error:
+    except DownloadError as error:
         raise UserError(f"{target} is not the right file ({error}); delete it and run the same command.") from error
     return "found"
 
@@ -194,24 +194,24 @@ def _download_from_any(job: _Job, archive: Archive, target: Path, expected: Expe
         transfer = _TRANSFERS.get(archive.method, download) if address == archive.address else download
         try:
             transfer(address, target, expected, progress=job.progress, patience=job.patience)
-        except RefusedError as error:
+        except DownloadError as error:
             reasons.append(f"{address}: {error}")
         else:
             return
     raise UserError(f"{archive.file} could not be fetched ({'; '.join(reasons)}); {job.by_hand(archive)}.")
 
 
-def _expected(job: _Job, archive: Archive) -> Expected:
+def _build_expected(job: _Job, archive: Archive) -> Expected:
     """The user's own pin goes before the catalogue: that is how a change of the owners is accepted."""
     pinned = job.pinned(job.pin_name(archive))
     if pinned:
         return Expected(pinned["bytes"], {"sha256": (pinned["sha256"], job.checksums.name)})
     if archive.checksums or archive.listing is None:
         return Expected(archive.bytes, {c.algorithm: (c.digest, c.stated_by) for c in archive.checksums})
-    return _from_listing(archive, archive.listing)
+    return _read_listing(archive, archive.listing)
 
 
-def _from_listing(archive: Archive, listing: str) -> Expected:
+def _read_listing(archive: Archive, listing: str) -> Expected:
     """Size and digests as archive.org's metadata states them today; where it cannot be had, the first download pins."""
     import requests
 
@@ -251,7 +251,7 @@ def pin(path: Path, name: str, sha256: str, size: int) -> None:
     staging.replace(path)
 
 
-def _plain(name: str) -> str:
+def _check_plain_name(name: str) -> str:
     if name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f]", name):
         raise UserError(f"{name!r} cannot be the name of a data set or an archive; use letters, digits, - and _.")
     return name

@@ -13,13 +13,13 @@ from fakeface.system.errors import UserError
 IdentityReader = Callable[[str], str | None]
 
 
-def utkface_photograph(path: str) -> str | None:
+def read_utkface_photograph(path: str) -> str | None:
     """`utkface:<date and time>`, the same for a photograph's aligned and its uncropped form."""
     found = re.search(r"_(\d{14,17})(?!\d)", PurePosixPath(path).name)
     return f"utkface:{found[1]}" if found else None
 
 
-def lag_person(path: str) -> str | None:
+def read_lag_person(path: str) -> str | None:
     """`lag:<person>` by the folder, or the folder above where that is `y` (the younger faces)."""
     folders = list(PurePosixPath(path).parts[:-1])
     if folders and folders[-1] == "y":
@@ -29,13 +29,13 @@ def lag_person(path: str) -> str | None:
     return f"lag:{folders[-1]}"
 
 
-def lfw_person(path: str) -> str | None:
+def read_lfw_person(path: str) -> str | None:
     """`lfw:<Name>` of `Name_NNNN.jpg`."""
     found = re.fullmatch(r"(.+)_\d{4}", PurePosixPath(path).stem)
     return f"lfw:{found[1]}" if found else None
 
 
-def ffhq_or_stylegan_image(path: str) -> str | None:
+def read_ffhq_or_stylegan_image(path: str) -> str | None:
     """`ffhq:<five digits>` or `stylegan:<ten capitals and digits>`: one image, whichever collection holds it."""
     stem = PurePosixPath(path).stem
     if re.fullmatch(r"\d{5}", stem):
@@ -43,7 +43,7 @@ def ffhq_or_stylegan_image(path: str) -> str | None:
     return f"stylegan:{stem}" if re.fullmatch(r"[0-9A-Z]{10}", stem) else None
 
 
-def celeba_person(table: Path) -> IdentityReader:
+def read_celeba_table(table: Path) -> IdentityReader:
     """A reader of `celeba:<number>` by image name from identity_CelebA.txt (lines of `000001.jpg 2880`)."""
     people: dict[str, str] = {}
     for number, line in enumerate(table.read_text(encoding="utf-8").splitlines(), start=1):
@@ -55,18 +55,18 @@ def celeba_person(table: Path) -> IdentityReader:
 
 
 _READERS: Final[Mapping[str, IdentityReader]] = {
-    "utkface_aligned": utkface_photograph,
-    "utkface_wild": utkface_photograph,
-    "fakes_1m": ffhq_or_stylegan_image,
-    "faces_140k": ffhq_or_stylegan_image,
-    "stylegan": ffhq_or_stylegan_image,
-    "ffhq": ffhq_or_stylegan_image,
-    "lag": lag_person,
-    "lfw": lfw_person,
+    "utkface_aligned": read_utkface_photograph,
+    "utkface_wild": read_utkface_photograph,
+    "fakes_1m": read_ffhq_or_stylegan_image,
+    "faces_140k": read_ffhq_or_stylegan_image,
+    "stylegan": read_ffhq_or_stylegan_image,
+    "ffhq": read_ffhq_or_stylegan_image,
+    "lag": read_lag_person,
+    "lfw": read_lfw_person,
 }
 
 
-def identity_reader(source: str, folder: Path | None = None) -> IdentityReader:
+def choose_identity_reader(source: str, folder: Path | None = None) -> IdentityReader:
     """How to read, from an image's path inside `source`, who or which photograph it shows; None where nothing tells.
 
     A source named after a part of a collection (`fakes_1m_00`) is read as the collection is. `folder` is the source's
@@ -75,7 +75,7 @@ def identity_reader(source: str, folder: Path | None = None) -> IdentityReader:
     if source == "celeba" and folder is not None:
         for place in (folder, folder.parent):
             if (place / CELEBA_IDENTITIES).is_file():
-                return celeba_person(place / CELEBA_IDENTITIES)
+                return read_celeba_table(place / CELEBA_IDENTITIES)
     name = source
     while name and name not in _READERS:
         name = name.rpartition("_")[0]

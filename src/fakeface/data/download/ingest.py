@@ -11,22 +11,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from fakeface.config.catalog import get_source, label_of
+from fakeface.config.catalog import get_label, get_source
 from fakeface.config.params import Profile, Source
-from fakeface.data.download.identity import identity_reader
-from fakeface.data.download.source_resolver import Origin, find_origins, unnamed_entries
+from fakeface.data.download.identity import choose_identity_reader
+from fakeface.data.download.source_resolver import SourceLocation, locate_sources, unmatched_entries
 from fakeface.data.download.user_manifest import (
     DataManifest,
     ListedFile,
+    check_contradictions,
+    check_missing,
     read_data_manifest,
-    refuse_contradictions,
-    refuse_missing,
 )
 from fakeface.data.raw_dataset import COLLECTED, MANIFEST, Collection, RawFile, Rejected, write_collection
 from fakeface.images.discovery import list_images
 from fakeface.system.errors import UserError
-from fakeface.system.filesystem import exclusive, make_folder, naming, whole_file
-from fakeface.system.progress import progress
+from fakeface.system.filesystem import annotate_os_error, atomic_write, ensure_dir, file_lock
+from fakeface.system.progress import show_progress
 from fakeface.system.serialization import read_whole_lines
 
 _BLOCK = 1 << 20  # bytes read at once
@@ -81,14 +81,14 @@ def collect_sources(
         UserError: a source without an image, one folder inside another, an archive that is not safe, bytes or labels
             that contradict the root's manifest.
     """
-    origins = find_origins(root, profile, collections, unpacked or into.parent / "unpacked")
+    origins = locate_sources(root, profile, collections, unpacked or into.parent / "unpacked")
     listing = read_data_manifest(root / MANIFEST)
-    _refuse_nested(origins, profile, into)
+    _check_nesting(origins, profile, into)
     listed = {origin.listed_as: origin.folder for origin in origins.values() if origin.listed_as is not None}
-    refuse_missing(listing, listed, root / MANIFEST)
+    check_missing(listing, listed, root / MANIFEST)
     found = _find_images(origins, profile)
-    make_folder(into)
-    with exclusive(into):
+    ensure_dir(into)
+    with file_lock(into):
         for own in (COLLECTED, MANIFEST):
             (into / own).unlink(missing_ok=True)
         rejected = found.rejected
@@ -98,8 +98,8 @@ def collect_sources(
                 rejected.append(Rejected(one.path, one.source, outcome))
             else:
                 copied[one] = outcome
-        refuse_contradictions(listing, _facts_of(copied, profile), root / MANIFEST)
-        files = _raw_files(copied, profile, origins, listing)
+        check_contradictions(listing, _describe_settings(copied, profile), root / MANIFEST)
+        files = _list_raw_files(copied, profile, origins, listing)
         _remove_others(into, {file.path for file in files})
         collection = Collection(
             profile=name,
@@ -108,25 +108,28 @@ def collect_sources(
             rejected=sorted(rejected),
             ignored=found.ignored,
             unlisted=sum(bool(one.listed_as) and one.listed_as not in listing for one in copied) if listing else 0,
-            unnamed=unnamed_entries(root, origins),
+            unnamed=unmatched_entries(root, origins),
             not_taken=found.not_taken,
         )
         write_collection(collection, into)
     return collection
 
 
-def _facts_of(copied: Mapping[_Found, tuple[int, str]], profile: Profile) -> list[ListedFile]:
+def _describe_settings(copied: Mapping[_Found, tuple[int, str]], profile: Profile) -> list[ListedFile]:
     return [
         ListedFile(one.path, one.listed_as, one.source, profile.sources[one.source].label, sha256)
         for one, (_, sha256) in copied.items()
     ]
 
 
-def _raw_files(
-    copied: Mapping[_Found, tuple[int, str]], profile: Profile, origins: Mapping[str, Origin], listing: DataManifest
+def _list_raw_files(
+    copied: Mapping[_Found, tuple[int, str]],
+    profile: Profile,
+    origins: Mapping[str, SourceLocation],
+    listing: DataManifest,
 ) -> list[RawFile]:
     identities = {
-        source: identity_reader(entry.collection or source, origins[source].folder)
+        source: choose_identity_reader(entry.collection or source, origins[source].folder)
         for source, entry in profile.sources.items()
     }
     return [
@@ -146,18 +149,18 @@ def _raw_files(
 # Finding files
 
 
-def _refuse_nested(origins: Mapping[str, Origin], profile: Profile, into: Path) -> None:
+def _check_nesting(origins: Mapping[str, SourceLocation], profile: Profile, into: Path) -> None:
     real = {name: origin.named.resolve() for name, origin in origins.items()} | {"the output folder": into.resolve()}
     for name, folder in real.items():
         for other, outer in real.items():
-            if name != other and folder.is_relative_to(outer) and not _told_apart(profile, name, other):
+            if name != other and folder.is_relative_to(outer) and not _split_by_label(profile, name, other):
                 raise UserError(
                     f"The folder of {name} ({folder}) lies in that of {other} ({outer}), so that its "
                     "images would count twice; give each source a folder of its own."
                 )
 
 
-def _told_apart(profile: Profile, one: str, other: str) -> bool:
+def _split_by_label(profile: Profile, one: str, other: str) -> bool:
     """Whether both are the two labels of one collection, which its paths tell apart."""
     first, second = profile.sources.get(one), profile.sources.get(other)
     if first is None or second is None or first.collection is None:
@@ -165,13 +168,13 @@ def _told_apart(profile: Profile, one: str, other: str) -> bool:
     return first.collection == second.collection and first.label != second.label
 
 
-def _find_images(origins: Mapping[str, Origin], profile: Profile) -> _Findings:
+def _find_images(origins: Mapping[str, SourceLocation], profile: Profile) -> _Findings:
     findings = _Findings([], [], 0, {})
     ignored = {}
     for source, origin in origins.items():
         entry = profile.sources[source]
         listing = list_images(origin.folder)
-        images = [name for name in listing.images if _is_of(entry, name)]
+        images = [name for name in listing.images if _belongs_to(entry, name)]
         if not images:
             raise UserError(f"The folder of source '{source}' ({origin.named}) has no image; put its images there.")
         if entry.take and len(images) > (count := sum(entry.taken().values())):
@@ -182,17 +185,17 @@ def _find_images(origins: Mapping[str, Origin], profile: Profile) -> _Findings:
             _Found(source, name, f"{origin.folder}/{name}", f"{listed}{name}" if listed else "") for name in images
         )
         findings.rejected.extend(
-            Rejected(f"{source}/{name}", source, reason) for name, reason in listing.refused if _is_of(entry, name)
+            Rejected(f"{source}/{name}", source, reason) for name, reason in listing.refused if _belongs_to(entry, name)
         )
         ignored[origin.folder] = listing.ignored
     return findings._replace(ignored=sum(ignored.values()))
 
 
-def _is_of(source: Source, path: str) -> bool:
+def _belongs_to(source: Source, path: str) -> bool:
     """Whether a path is of the source's label; only the paths of a collection with both tell one."""
     if source.collection is None:
         return True
-    return label_of(get_source(source.collection), f"{source.folder or ''}/{path}") == source.label
+    return get_label(get_source(source.collection), f"{source.folder or ''}/{path}") == source.label
 
 
 # Copying files
@@ -217,7 +220,7 @@ def _copy_all(
                 new.append(one)
             else:
                 yield one, known
-        for one, outcome in _in_threads(copy, new, "collecting images", workers):
+        for one, outcome in _thread_map(copy, new, "collecting images", workers):
             if not isinstance(outcome, str):
                 journal.note(one.path, one.origin, f"{into}/{one.path}", *outcome)
             yield one, outcome
@@ -230,10 +233,10 @@ class _UnreadableError(Exception):
 def _hash_and_copy(origin: Path, target: Path) -> tuple[int, str]:
     """Copy a file and return its size and sha256; the copy takes its name when it is whole."""
     digest, size = hashlib.sha256(), 0
-    make_folder(target.parent)
+    ensure_dir(target.parent)
     beside = target.with_name(f".{hashlib.sha256(target.name.encode()).hexdigest()[:32]}.partial")
-    with naming(target), beside.open("wb") as copy:
-        for block in _blocks(origin):
+    with annotate_os_error(target), beside.open("wb") as copy:
+        for block in _read_blocks(origin):
             digest.update(block)
             size += len(block)
             copy.write(block)
@@ -241,7 +244,7 @@ def _hash_and_copy(origin: Path, target: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+def _read_blocks(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb", buffering=0) as file:
             while block := file.read(_BLOCK):
@@ -250,12 +253,12 @@ def _blocks(path: Path) -> Iterator[bytes]:
         raise _UnreadableError(error.strerror or str(error)) from error
 
 
-def _in_threads(
+def _thread_map(
     work: Callable[[_A], _B], items: Sequence[_A], what: str, workers: int | None
 ) -> Iterator[tuple[_A, _B]]:
     """Give each item with what `work` makes of it, in the items' order."""
     batches = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
-    with progress(what, len(items)) as advance, ThreadPoolExecutor(workers) as threads:
+    with show_progress(what, len(items)) as advance, ThreadPoolExecutor(workers) as threads:
         for batch, results in zip(
             batches, threads.map(lambda batch: [work(one) for one in batch], batches), strict=True
         ):
@@ -274,29 +277,29 @@ class _Journal:
                 self._known[row[0]] = (row[1], row[2], int(row[3]), row[4])
 
     def __enter__(self) -> _Journal:
-        with whole_file(self._path) as file:  # without the line that a killed run has cut
+        with atomic_write(self._path) as file:  # without the line that a killed run has cut
             csv.writer(file, lineterminator="\n").writerows((path, *entry) for path, entry in self._known.items())
-        with naming(self._path):
+        with annotate_os_error(self._path):
             self._file = self._path.open("a", encoding="utf-8", newline="", buffering=1)
         self._writer = csv.writer(self._file, lineterminator="\n")
         return self
 
     def __exit__(self, *_: object) -> None:
-        with naming(self._path):
+        with annotate_os_error(self._path):
             self._file.close()
 
     def known(self, path: str, origin: str, copy: str) -> tuple[int, str] | None:
         entry = self._known.get(path)
-        if entry is None or entry[:2] != (_stamp(origin), _stamp(copy)):
+        if entry is None or entry[:2] != (_read_stamp(origin), _read_stamp(copy)):
             return None
         return entry[2], entry[3]
 
     def note(self, path: str, origin: str, copy: str, size: int, sha256: str) -> None:
-        with naming(self._path):
-            self._writer.writerow((path, _stamp(origin), _stamp(copy), size, sha256))
+        with annotate_os_error(self._path):
+            self._writer.writerow((path, _read_stamp(origin), _read_stamp(copy), size, sha256))
 
 
-def _stamp(path: str) -> str:
+def _read_stamp(path: str) -> str:
     """Size, time and inode: what changes when a file is written to or replaced."""
     try:
         status = os.stat(path)  # noqa: PTH116 - making a Path takes longer
@@ -305,14 +308,14 @@ def _stamp(path: str) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
 
-def _paths_in(folder: Path) -> Iterator[str]:
+def _list_paths(folder: Path) -> Iterator[str]:
     for where, _, names in os.walk(folder):
         inside = where[len(str(folder)) :].strip("/")
         yield from (f"{inside}/{name}" if inside else name for name in names)
 
 
 def _remove_others(folder: Path, wanted: set[str]) -> None:
-    for path in list(_paths_in(folder)):
+    for path in list(_list_paths(folder)):
         if path not in wanted:
             (folder / path).unlink()
     for where, _, _ in os.walk(folder, topdown=False):

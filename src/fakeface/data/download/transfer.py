@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fakeface.system.archives import NO_SPACE, Progress, archive_kind, check_readable
-from fakeface.system.checksums import file_digests
+from fakeface.system.archives import NO_SPACE, Progress, check_readable, detect_archive_kind
+from fakeface.system.checksums import hash_file
 from fakeface.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,18 +38,18 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How often to try again without a byte of progress, and how many seconds to wait at first (doubling)."""
 
     retries: int = 5
     backoff: float = 1.0
 
 
-class RefusedError(Exception):
+class DownloadError(Exception):
     """This address does not give the right file; another one, or a person, may. The text is the end of a sentence."""
 
 
-class _TryAgainError(Exception):
+class _RetryableError(Exception):
     """A fault that a second try may mend; `wait` is what the server asked for, in seconds."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
@@ -63,7 +63,7 @@ def download(
     expected: Expected | None = None,
     *,
     progress: Progress | None = None,
-    patience: Patience | None = None,
+    patience: RetryPolicy | None = None,
 ) -> None:
     """Fetch `url` to `target` by way of `target.part`, going on from where an earlier try broke off.
 
@@ -72,7 +72,7 @@ def download(
     """
     import requests
 
-    expected, patience = expected or Expected(), patience or Patience()
+    expected, patience = expected or Expected(), patience or RetryPolicy()
     part = _Part(target)
     failures = 0
     with requests.Session() as session:
@@ -82,10 +82,10 @@ def download(
             try:
                 _transfer(session, url, part, expected, progress)
                 break
-            except (requests.RequestException, _TryAgainError) as error:
+            except (requests.RequestException, _RetryableError) as error:
                 failures = 1 if part.size() > before else failures + 1
-                if failures > patience.retries or not _may_pass(error):
-                    raise RefusedError(reason_of(error)) from error
+                if failures > patience.retries or not _is_retryable(error):
+                    raise DownloadError(describe_error(error)) from error
                 wait = max(patience.backoff * 2 ** (failures - 1), getattr(error, "wait", 0.0))
                 time.sleep(min(wait, _LONGEST_WAIT))
     _accept(part, expected)
@@ -97,44 +97,45 @@ def download_from_drive(
     expected: Expected | None = None,
     *,
     progress: Progress | None = None,
-    patience: Patience | None = None,
+    patience: RetryPolicy | None = None,
 ) -> None:
     """As `download`, by gdown, which knows Google Drive's confirmation pages and quotas."""
     import gdown
     import requests
-    from gdown.exceptions import DownloadError, FileURLRetrievalError
+    from gdown.exceptions import DownloadError as GdownError
+    from gdown.exceptions import FileURLRetrievalError
 
     part = _Part(target)
-    left_before = _gdown_sizes(part)
+    left_before = _list_part_sizes(part)
     try:
-        with full_disk_named(target):
+        with explain_full_disk(target):
             gdown.download(
                 url=url,
                 output=str(part.path),
                 quiet=True,
                 use_cookies=False,
                 resume=True,
-                retries=(patience or Patience()).retries,
+                retries=(patience or RetryPolicy()).retries,
                 timeout=_TIMEOUT,
                 progress=(lambda done, total: progress(target.name, done, total)) if progress else None,
             )
     except FileURLRetrievalError as error:
-        raise RefusedError("Google Drive does not give it now, for its daily quota or its owners' wish") from error
-    except DownloadError as error:
+        raise DownloadError("Google Drive does not give it now, for its daily quota or its owners' wish") from error
+    except GdownError as error:
         if isinstance(error.__cause__, requests.RequestException):
-            raise RefusedError(reason_of(error.__cause__)) from error
-        if not left_before or _gdown_sizes(part) != left_before:  # something came: there is more to go on from
-            raise RefusedError("the connection broke off") from error
+            raise DownloadError(describe_error(error.__cause__)) from error
+        if not left_before or _list_part_sizes(part) != left_before:  # something came: there is more to go on from
+            raise DownloadError("the connection broke off") from error
         for path in left_before:  # gdown could not go on from these, and would not start over beside them
             path.unlink(missing_ok=True)
         download_from_drive(url, target, expected, progress=progress, patience=patience)
         return
     except requests.RequestException as error:
-        raise RefusedError(reason_of(error)) from error
+        raise DownloadError(describe_error(error)) from error
     _accept(part, expected or Expected())
 
 
-def _gdown_sizes(part: _Part) -> dict[Path, int]:
+def _list_part_sizes(part: _Part) -> dict[Path, int]:
     """Bytes of each file that gdown keeps of this one; it adds eight random characters and an ending to the name."""
     return {path: path.stat().st_size for path in part.path.parent.glob(f"{part.path.name}????????.part")}
 
@@ -145,7 +146,7 @@ def download_from_kaggle(
     expected: Expected | None = None,
     *,
     progress: Progress | None = None,
-    patience: Patience | None = None,
+    patience: RetryPolicy | None = None,
 ) -> None:
     """As `download`, by kagglehub, which knows the user's token, resumes, and proves by Kaggle's md5.
 
@@ -162,7 +163,7 @@ def download_from_kaggle(
     request.owner_slug, request.dataset_slug = dataset.owner, dataset.dataset
     request.dataset_version_number = dataset.version
     try:
-        with full_disk_named(target), build_kaggle_client() as client:
+        with explain_full_disk(target), build_kaggle_client() as client:
             answer = handle_call(lambda: client.datasets.dataset_api_client.download_dataset(request), dataset)
             download_file(answer, str(part.path), dataset)
     except (requests.RequestException, UnauthenticatedError) as error:
@@ -172,9 +173,9 @@ def download_from_kaggle(
                 f"Kaggle wants your own token for {handle}: make one at https://www.kaggle.com/settings/api, "
                 "put it in ~/.kaggle/access_token or in KAGGLE_API_TOKEN and run the same command again."
             ) from error
-        raise RefusedError(reason_of(error)) from error
+        raise DownloadError(describe_error(error)) from error
     except DataCorruptionError as error:
-        raise RefusedError("it has another md5 than Kaggle states") from error
+        raise DownloadError("it has another md5 than Kaggle states") from error
     _accept(part, expected or Expected())
 
 
@@ -183,31 +184,31 @@ def check_whole(path: Path, expected: Expected, name: str) -> None:
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
-        raise RefusedError("it is empty")
+        raise DownloadError("it is empty")
     if _WEB_PAGE.match(head):
-        raise RefusedError(_IS_WEB_PAGE)
+        raise DownloadError(_IS_WEB_PAGE)
     size = path.stat().st_size
     if expected.bytes is not None and size != expected.bytes:
-        raise RefusedError(f"it has {size:,} bytes where {expected.bytes:,} are expected")
-    for algorithm, digest in file_digests(path, expected.digests).items():
+        raise DownloadError(f"it has {size:,} bytes where {expected.bytes:,} are expected")
+    for algorithm, digest in hash_file(path, expected.digests).items():
         stated, stated_by = expected.digests[algorithm]
         if digest != stated.lower():
-            raise RefusedError(f"its {algorithm} is {digest} where {stated_by} states {stated}")
+            raise DownloadError(f"its {algorithm} is {digest} where {stated_by} states {stated}")
     if not expected.digests and re.search(r"\.(zip|tgz|tar|tar\.\w+)$", name):
         _check_archive(path)
 
 
 def _check_archive(path: Path) -> None:
-    if archive_kind(path) is None:
-        raise RefusedError("it is not an archive")
+    if detect_archive_kind(path) is None:
+        raise DownloadError("it is not an archive")
     try:
         check_readable(path)
     except UserError as error:
-        raise RefusedError(str(error).partition(";")[0].replace(f"{path} ", "it ")) from error
+        raise DownloadError(str(error).partition(";")[0].replace(f"{path} ", "it ")) from error
 
 
 @contextlib.contextmanager
-def full_disk_named(target: Path) -> Iterator[None]:
+def explain_full_disk(target: Path) -> Iterator[None]:
     """Turn the operating system's word for a full disk into a UserError that names the file."""
     try:
         yield
@@ -219,7 +220,7 @@ def full_disk_named(target: Path) -> Iterator[None]:
         ) from error
 
 
-def reason_of(error: Exception) -> str:
+def describe_error(error: Exception) -> str:
     """A network library's error as the end of a sentence."""
     import requests
 
@@ -263,11 +264,11 @@ class _Part:
             return None
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_retryable(error: Exception) -> bool:
     import requests
 
     lasting = (requests.exceptions.SSLError, requests.exceptions.ProxyError)
-    passing = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, _TryAgainError)
+    passing = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError, _RetryableError)
     return isinstance(error, passing) and not isinstance(error, lasting)
 
 
@@ -276,35 +277,35 @@ def _transfer(session: requests.Session, url: str, part: _Part, expected: Expect
     have = part.size() if validator else 0
     headers = {"Range": f"bytes={have}-", "If-Range": validator} if have and validator else {}
     with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
-        start, total = _agreed_range(answer, have, part)
+        start, total = _parse_range(answer, have, part)
         if "text/html" in answer.headers.get("Content-Type", ""):
-            raise RefusedError(_IS_WEB_PAGE)
+            raise DownloadError(_IS_WEB_PAGE)
         if total is not None and expected.bytes is not None and total != expected.bytes:
-            raise RefusedError(f"it offers {total:,} bytes where {expected.bytes:,} are expected")
-        _need_space(part.path.parent, (total or expected.bytes or 0) - start)
+            raise DownloadError(f"it offers {total:,} bytes where {expected.bytes:,} are expected")
+        _check_free_space(part.path.parent, (total or expected.bytes or 0) - start)
         if start == 0:
             part.begin(url, answer)
         _append(answer.iter_content(_NETWORK_BLOCK), part, start, total, progress)
     if total is not None and part.size() != total:
-        raise _TryAgainError(f"it broke off after {part.size():,} of {total:,} bytes")
+        raise _RetryableError(f"it broke off after {part.size():,} of {total:,} bytes")
 
 
-def _agreed_range(answer: requests.Response, have: int, part: _Part) -> tuple[int, int | None]:
+def _parse_range(answer: requests.Response, have: int, part: _Part) -> tuple[int, int | None]:
     """Where the coming bytes begin and the whole file's size, if told; raises where they cannot be used."""
     status = answer.status_code
     if status == _TOO_MANY or status >= _SERVER_ERROR:
         asked = answer.headers.get("Retry-After", "")
-        raise _TryAgainError(f"it answers {status} {answer.reason}", float(asked) if asked.isdigit() else 0.0)
+        raise _RetryableError(f"it answers {status} {answer.reason}", float(asked) if asked.isdigit() else 0.0)
     if status == _RANGE_NOT_SATISFIABLE and have:
         part.drop()
-        raise _TryAgainError(f"it has no more than {have:,} bytes to give")
+        raise _RetryableError(f"it has no more than {have:,} bytes to give")
     if status not in (_OK, _PARTIAL):
-        raise RefusedError(f"it answers {status} {answer.reason}")
+        raise DownloadError(f"it answers {status} {answer.reason}")
     if status == _PARTIAL:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
         if found is None or int(found[1]) != have:
             part.drop()
-            raise _TryAgainError("it sends another range than it was asked for")
+            raise _RetryableError("it sends another range than it was asked for")
         return have, None if found[2] == "*" else int(found[2])
     length = answer.headers.get("Content-Length", "")
     return 0, int(length) if length.isdigit() and "Content-Encoding" not in answer.headers else None
@@ -312,7 +313,7 @@ def _agreed_range(answer: requests.Response, have: int, part: _Part) -> tuple[in
 
 def _append(blocks: Iterable[bytes], part: _Part, start: int, total: int | None, progress: Progress | None) -> None:
     done = start
-    with full_disk_named(part.target), part.path.open("ab", buffering=0) as file:
+    with explain_full_disk(part.target), part.path.open("ab", buffering=0) as file:
         for block in blocks:
             view = memoryview(block)
             while view:  # a nearly full disk takes a part of it only
@@ -322,7 +323,7 @@ def _append(blocks: Iterable[bytes], part: _Part, start: int, total: int | None,
                 progress(part.target.name, done, total)
 
 
-def _need_space(folder: Path, count: int) -> None:
+def _check_free_space(folder: Path, count: int) -> None:
     free = shutil.disk_usage(folder).free
     if count > free:
         raise UserError(
@@ -333,7 +334,7 @@ def _need_space(folder: Path, count: int) -> None:
 def _accept(part: _Part, expected: Expected) -> None:
     try:
         check_whole(part.path, expected, part.target.name)
-    except RefusedError:
+    except DownloadError:
         part.drop()  # nothing to go on from
         raise
     part.path.replace(part.target)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from fakeface.system.errors import UserError
-from fakeface.system.serialization import read_rows, some
+from fakeface.system.serialization import read_rows, summarize_names
 
 DataManifest = Mapping[str, Mapping[str, str]]  # path relative to the data folder: sha256, label, near_duplicate_group
 
@@ -41,7 +41,7 @@ def read_data_manifest(path: Path) -> DataManifest:
     return listing
 
 
-def refuse_missing(listing: DataManifest, folders: Mapping[str, Path], manifest: Path) -> None:
+def check_missing(listing: DataManifest, folders: Mapping[str, Path], manifest: Path) -> None:
     """Check that what the manifest lists below some folders is there.
 
     Args:
@@ -60,12 +60,12 @@ def refuse_missing(listing: DataManifest, folders: Mapping[str, Path], manifest:
     ]
     if missing:
         raise UserError(
-            f"{manifest} lists {len(missing):,} files that are not there: {some(missing)}; "
+            f"{manifest} lists {len(missing):,} files that are not there: {summarize_names(missing)}; "
             "bring them back, or take their lines out."
         )
 
 
-def refuse_contradictions(listing: DataManifest, files: Iterable[ListedFile], manifest: Path) -> None:
+def check_contradictions(listing: DataManifest, files: Iterable[ListedFile], manifest: Path) -> None:
     """Check bytes and labels of files against the manifest.
 
     Raises:
@@ -75,12 +75,12 @@ def refuse_contradictions(listing: DataManifest, files: Iterable[ListedFile], ma
     changed = [file.path for file, row in listed if row.get("sha256", file.sha256).lower() != file.sha256]
     if changed:
         raise UserError(
-            f"{len(changed):,} files do not have the sha256 that {manifest} lists: {some(changed)}; "
+            f"{len(changed):,} files do not have the sha256 that {manifest} lists: {summarize_names(changed)}; "
             "bring the listed bytes back, or correct the list."
         )
     other = [file for file, row in listed if row.get("label", file.label) != file.label]
     if other:
         raise UserError(
             f"params.yaml calls source '{other[0].source}' {other[0].label}, but {manifest} says otherwise "
-            f"of {len(other):,} files: {some([file.path for file in other])}; correct one of the two."
+            f"of {len(other):,} files: {summarize_names([file.path for file in other])}; correct one of the two."
         )

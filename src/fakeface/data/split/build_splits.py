@@ -15,20 +15,20 @@ from fakeface.data.raw_dataset import Collection, Rejected, read_collection
 from fakeface.data.split.decode_cache import DecodedImages, decode_files
 from fakeface.data.split.group_split import (
     ROLES,
-    Candidate,
-    Placed,
+    Assignment,
     Split,
+    SplitItem,
     assert_no_leak,
     find_leaks,
     require_every_part,
     split_images,
 )
-from fakeface.data.split.near_duplicates import near_duplicate_groups
+from fakeface.data.split.near_duplicates import group_near_duplicates
 from fakeface.images.preprocessing import Reencoding
 from fakeface.images.validation import Limits
 from fakeface.system.errors import UserError
-from fakeface.system.filesystem import clear_folder, exclusive
-from fakeface.system.serialization import some, write_json, write_rows
+from fakeface.system.filesystem import file_lock, recreate_dir
+from fakeface.system.serialization import summarize_names, write_json, write_rows
 
 
 def split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data, size: int) -> dict[str, Any]:
@@ -46,35 +46,35 @@ def split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data,
         UserError: raw files differ from their manifest, a source has fewer images than its `take` asks for, too many of
             one are unusable, or a part has no image of a label. rejected.csv is written before the last two.
     """
-    with exclusive(into):  # two runs at once would clear each other's folder
+    with file_lock(into):  # two runs at once would clear each other's folder
         return _split_dataset(raw, cache, into, reports, data, size)
 
 
 def _split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data, size: int) -> dict[str, Any]:
     collection = read_collection(raw)
-    profile = _profile_of(collection, data)
-    refuse_short_sources([file.source for file in collection.files], profile, data.rejected_share)
+    profile = _find_profile(collection, data)
+    check_source_counts([file.source for file in collection.files], profile, data.rejected_share)
     limits = Limits(int(data.max_megabytes * 1e6), int(data.max_megapixels * 1e6))
     crops = {name: source.crop for name, source in profile.sources.items()}
-    reencoding = data.chosen_reencoding()
+    reencoding = data.get_reencoding()
     images, undecodable = decode_files(collection.files, raw, cache, size, crops, limits, reencoding=reencoding)
     unusable = sorted(collection.rejected + undecodable)
     write_rows(reports / "rejected.csv", Rejected._fields, unusable)
-    refuse_bad_sources(unusable, [file.source for file in images.files], data.rejected_share, reports)
-    looks = near_duplicate_groups(images.hashes, data.near_duplicate_bits).tolist()
-    candidates = [Candidate(file, look) for file, look in zip(images.files, looks, strict=True)]
+    check_rejected_share(unusable, [file.source for file in images.files], data.rejected_share, reports)
+    looks = group_near_duplicates(images.hashes, data.near_duplicate_bits).tolist()
+    candidates = [SplitItem(file, look) for file, look in zip(images.files, looks, strict=True)]
     split = split_images(candidates, profile.sources, data.split)
     write_rows(reports / "rejected.csv", Rejected._fields, sorted(unusable + split.set_aside))
     assert_no_leak(split.placed)
     require_every_part(split.placed, data.split)
     (reports / "split.json").unlink(missing_ok=True)
     _write_stores(split, images, into, profile.note, reencoding)
-    summary = _summary(collection, profile, unusable, split)
+    summary = _summarize(collection, profile, unusable, split)
     write_json(reports / "split.json", summary)
     return summary
 
 
-def refuse_bad_sources(unusable: Sequence[Rejected], usable: Iterable[str], limit: float, reports: Path) -> None:
+def check_rejected_share(unusable: Sequence[Rejected], usable: Iterable[str], limit: float, reports: Path) -> None:
     """Check the share of unusable files in each source.
 
     Args:
@@ -91,7 +91,7 @@ def refuse_bad_sources(unusable: Sequence[Rejected], usable: Iterable[str], limi
         total = count + good[source]
         if count > limit * total:
             reasons = Counter(file.reason for file in unusable if file.source == source)
-            listed = some([f"{reason} ({times:,})" for reason, times in reasons.most_common()], 3)
+            listed = summarize_names([f"{reason} ({times:,})" for reason, times in reasons.most_common()], 3)
             raise UserError(
                 f"Source '{source}' has {count:,} unusable files of {total:,}, {count / total:.1%} where "
                 f"data.rejected_share allows {limit:.1%}: {listed}; see {reports / 'rejected.csv'}, then mend or "
@@ -99,7 +99,7 @@ def refuse_bad_sources(unusable: Sequence[Rejected], usable: Iterable[str], limi
             )
 
 
-def refuse_short_sources(found: Iterable[str], profile: Profile, limit: float) -> None:
+def check_source_counts(found: Iterable[str], profile: Profile, limit: float) -> None:
     """Check that each source has the images that its `take` asks for.
 
     Args:
@@ -120,7 +120,7 @@ def refuse_short_sources(found: Iterable[str], profile: Profile, limit: float) -
             )
 
 
-def short_sources(summary: Mapping[str, Any]) -> list[str]:
+def sources_below_quota(summary: Mapping[str, Any]) -> list[str]:
     """Say, from the content of split.json, where a source gives fewer images than its `take` asks for."""
     return [
         f"{name} in {role}: {placed:,} of {asked:,}"
@@ -130,7 +130,7 @@ def short_sources(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _profile_of(collection: Collection, data: Data) -> Profile:
+def _find_profile(collection: Collection, data: Data) -> Profile:
     profile = data.profiles.get(collection.profile)
     if profile is None or collection.sources != {name: source.label for name, source in profile.sources.items()}:
         raise UserError(
@@ -148,15 +148,15 @@ def _write_stores(
     def write(role: str) -> None:
         chosen = [image for image in split.placed if image.role == role]
         order = [numbers[image.file.path] for image in chosen]
-        rows = [_stored(image, images, number) for image, number in zip(chosen, order, strict=True)]
+        rows = [_describe_image(image, images, number) for image, number in zip(chosen, order, strict=True)]
         write_store(rows, images.blocks(order), images.size, into / role, note, reencoding)
 
-    clear_folder(into)  # a killed run shall not leave stores of two splits side by side
+    recreate_dir(into)  # a killed run shall not leave stores of two splits side by side
     with ThreadPoolExecutor(len(ROLES)) as threads:
         list(threads.map(write, ROLES))
 
 
-def _stored(image: Placed, images: DecodedImages, number: int) -> StoredImage:
+def _describe_image(image: Assignment, images: DecodedImages, number: int) -> StoredImage:
     file = image.file
     return StoredImage(
         path=file.path,
@@ -169,7 +169,7 @@ def _stored(image: Placed, images: DecodedImages, number: int) -> StoredImage:
     )
 
 
-def _summary(collection: Collection, profile: Profile, unusable: Sequence[Rejected], split: Split) -> dict[str, Any]:
+def _summarize(collection: Collection, profile: Profile, unusable: Sequence[Rejected], split: Split) -> dict[str, Any]:
     found = Counter(file.source for file in collection.files)
     bad = Counter(file.source for file in unusable)
     aside = Counter(file.source for file in split.set_aside)
@@ -182,7 +182,7 @@ def _summary(collection: Collection, profile: Profile, unusable: Sequence[Reject
             "unused": split.unused.get(name, 0),
             "not_taken": collection.not_taken.get(name, 0),
             "asked": source.taken(),
-            "roles": _counts(image for image in split.placed if image.file.source == name),
+            "roles": _count_images(image for image in split.placed if image.file.source == name),
         }
         for name, source in profile.sources.items()
     }
@@ -198,13 +198,14 @@ def _summary(collection: Collection, profile: Profile, unusable: Sequence[Reject
         "groups": {"of_two_or_more": split.groups, "largest": split.largest_group},
         "leaks": len(find_leaks(split.placed)),
         "roles": {
-            label: _counts(image for image in split.placed if image.file.label == label) for label in ("real", "fake")
+            label: _count_images(image for image in split.placed if image.file.label == label)
+            for label in ("real", "fake")
         },
         "sources": sources,
     }
 
 
-def _counts(placed: Iterable[Placed]) -> dict[str, dict[str, int]]:
+def _count_images(placed: Iterable[Assignment]) -> dict[str, dict[str, int]]:
     counted = Counter((image.role, image.part) for image in placed)
     return {
         role: {part: counted[role, part] for part in (*PARTS, HELDOUT) if counted[role, part]}

@@ -24,15 +24,15 @@ import PIL
 
 from fakeface.data.raw_dataset import RawFile, Rejected
 from fakeface.data.split import near_duplicates
-from fakeface.data.split.near_duplicates import perceptual_hash
-from fakeface.images.decoding import decode_image, decoder_code
+from fakeface.data.split.near_duplicates import compute_perceptual_hash
+from fakeface.images.decoding import decode_image, read_decoder_source
 from fakeface.images.preprocessing import Crop, Reencoding
 from fakeface.images.validation import Limits, RejectedImage, read_content
 from fakeface.system.errors import UserError
-from fakeface.system.filesystem import clear_folder, exclusive, make_folder, naming
-from fakeface.system.parallel import in_processes
-from fakeface.system.progress import progress
-from fakeface.system.serialization import read_whole_lines, some
+from fakeface.system.filesystem import annotate_os_error, ensure_dir, file_lock, recreate_dir
+from fakeface.system.parallel import process_map
+from fakeface.system.progress import show_progress
+from fakeface.system.serialization import read_whole_lines, summarize_names
 
 CHUNK = 64  # images a task
 _READ = 16  # images read at once: few enough to stay in the processor's cache until they are written
@@ -89,18 +89,18 @@ class DecodedImages:
                     content = image.data.cast("B")
                     os.preadv(file.fileno(), [content], self.places.rows[number] * image.nbytes)
                     if zlib.crc32(content) != self.places.crc32[number]:
-                        image[:] = self._decoded_again(number)
+                        image[:] = self._decode_again(number)
                 yield block
 
-    def _decoded_again(self, number: int) -> _Pixels:
+    def _decode_again(self, number: int) -> _Pixels:
         file, places = self.files[number], self.places
         decoded = _decode_file(str(places.raw / file.path), file.sha256, places.crops[file.source], places.settings)
         if decoded is None:
-            raise UserError(_differing([file.path], places.raw))
+            raise UserError(_describe_differing([file.path], places.raw))
         if isinstance(decoded, str) or zlib.crc32(decoded.data) != places.crc32[number]:
             folder = places.array.parent
             raise UserError(f"{folder} is damaged beyond repair; delete it and run the split stage again.")
-        with naming(places.array), places.array.open("r+b", buffering=0) as array:
+        with annotate_os_error(places.array), places.array.open("r+b", buffering=0) as array:
             _write_at(array.fileno(), decoded, places.rows[number] * decoded.nbytes)
         return decoded
 
@@ -144,13 +144,13 @@ def decode_files(
     crops = {source: str(Crop.parse(crop)) for source, crop in crops.items()}
     settings = _Settings(size, limits, reencoding)
     keys: list[_ImageKey] = [(file.sha256, crops[file.source]) for file in files]
-    make_folder(cache)
-    with exclusive(cache):
+    ensure_dir(cache)
+    with file_lock(cache):
         done = _open_cache(cache, settings, set(keys))
         new = {key: file for key, file in zip(keys, files, strict=True) if key not in done}
         refused, differing = _decode_new(new, done, raw, cache, settings, workers)
     if differing:
-        raise UserError(_differing(differing, raw))
+        raise UserError(_describe_differing(differing, raw))
     usable = [file for file, key in zip(files, keys, strict=True) if key in done]
     rejected = [
         Rejected(file.path, file.source, refused[key]) for file, key in zip(files, keys, strict=True) if key not in done
@@ -165,25 +165,25 @@ def decode_files(
     ), rejected
 
 
-def _differing(paths: Sequence[str], raw: Path) -> str:
+def _describe_differing(paths: Sequence[str], raw: Path) -> str:
     return (
         f"{len(paths):,} files in {raw} are missing or have other bytes than its manifest lists: "
-        f"{some(sorted(paths))}; run the download stage again."
+        f"{summarize_names(sorted(paths))}; run the download stage again."
     )
 
 
 def _open_cache(cache: Path, settings: _Settings, wanted: set[_ImageKey]) -> dict[_ImageKey, _Row]:
     """Return the rows that are wanted and there; start anew if they were made by other code or settings."""
-    made_by = (decoder_code(), inspect.getsource(near_duplicates), PIL.__version__, settings)
+    made_by = (read_decoder_source(), inspect.getsource(near_duplicates), PIL.__version__, settings)
     fingerprint = hashlib.sha256(repr(made_by).encode()).hexdigest()
     if not (cache / _KEY).is_file() or (cache / _KEY).read_text() != fingerprint:
-        clear_folder(cache)
+        recreate_dir(cache)
         (cache / _KEY).write_text(fingerprint)
     (cache / _ARRAY).touch()
     whole = (cache / _ARRAY).stat().st_size // settings.image_bytes
     rows: dict[_ImageKey, _Row] = {}
     for line in read_whole_lines(cache / _INDEX):
-        if len(line) == _LINE and (line[0], line[1]) in wanted and line[-1] == _line_sum(line[:-1]):
+        if len(line) == _LINE and (line[0], line[1]) in wanted and line[-1] == _checksum_line(line[:-1]):
             number, crc32, look = map(int, line[2:-2])
             if number < whole:
                 rows[line[0], line[1]] = _Row(number, crc32, look, line[-2])
@@ -193,7 +193,7 @@ def _open_cache(cache: Path, settings: _Settings, wanted: set[_ImageKey]) -> dic
 _LINE = len(_Row._fields) + 3  # values: sha256 of the file, crop, the row's, sum of all these
 
 
-def _line_sum(values: Sequence[object]) -> str:
+def _checksum_line(values: Sequence[object]) -> str:
     return str(zlib.crc32(",".join(map(str, values)).encode()))
 
 
@@ -224,29 +224,29 @@ def _decode_new(
         _Task([(str(raw / new[key].path), *key) for key in chunk], free_row + CHUNK * number, cache / _ARRAY, settings)
         for number, chunk in enumerate(chunks)
     ]
-    with progress("decoding images", len(new)) as advance, (cache / _INDEX).open("a", newline="") as file:
+    with show_progress("decoding images", len(new)) as advance, (cache / _INDEX).open("a", newline="") as file:
         index = csv.writer(file, lineterminator="\n")
-        for chunk, outcomes in zip(chunks, _outcomes(tasks, workers), strict=True):
+        for chunk, outcomes in zip(chunks, _iterate_outcomes(tasks, workers), strict=True):
             for key, outcome in zip(chunk, outcomes, strict=True):
                 if isinstance(outcome, _Row):
                     done[key] = outcome
                     values = (*key, *outcome)
-                    index.writerow((*values, _line_sum(values)))
+                    index.writerow((*values, _checksum_line(values)))
                 elif outcome is None:
                     differing.append(new[key].path)
                 else:
                     refused[key] = outcome
-            with naming(cache / _INDEX):
+            with annotate_os_error(cache / _INDEX):
                 file.flush()
             advance(len(chunk))
     return refused, differing
 
 
-def _outcomes(tasks: Sequence[_Task], workers: int | None) -> Iterator[list[_Outcome]]:
+def _iterate_outcomes(tasks: Sequence[_Task], workers: int | None) -> Iterator[list[_Outcome]]:
     if workers is None and sum(len(task.files) for task in tasks) <= _FEW:
         workers = 1
     try:
-        yield from in_processes(_decode_chunk, tasks, workers)
+        yield from process_map(_decode_chunk, tasks, workers)
     except BrokenProcessPool:
         raise UserError(
             "A process that decodes images was killed, perhaps for want of memory; "
@@ -261,10 +261,10 @@ def _decode_chunk(task: _Task) -> list[_Outcome]:
     if not pixels:
         return [one for one in decoded if not isinstance(one, np.ndarray)]
     block = np.stack(pixels)
-    with naming(task.array), task.array.open("r+b", buffering=0) as file:
+    with annotate_os_error(task.array), task.array.open("r+b", buffering=0) as file:
         # Written, not mapped: a full disk is then an error that can be told instead of a killed process.
         _write_at(file.fileno(), block, task.first_row * block[0].nbytes)
-    hashes = iter(perceptual_hash(block).tolist())
+    hashes = iter(compute_perceptual_hash(block).tolist())
     numbers = iter(range(task.first_row, task.first_row + len(block)))
     return [
         _Row(next(numbers), zlib.crc32(one.data), next(hashes), _sha256(one)) if isinstance(one, np.ndarray) else one

@@ -29,14 +29,14 @@ _Wish: TypeAlias = Mapping[str, float]  # role to share, each above 0
 _Bucket: TypeAlias = tuple[str, str]  # source, role
 
 
-class Candidate(NamedTuple):
+class SplitItem(NamedTuple):
     """A usable image: its file, and the number of its look-alike group (equal numbers look alike)."""
 
     file: RawFile
     lookalike: int
 
 
-class Placed(NamedTuple):
+class Assignment(NamedTuple):
     """An image's place; `group` is the first 16 hex digits of the smallest sha256 in its group."""
 
     file: RawFile
@@ -53,7 +53,7 @@ class Split:
     `unused` counts what the shares under `use` leave over when they add up to less than 1, or the numbers under `take`.
     """
 
-    placed: list[Placed]
+    placed: list[Assignment]
     set_aside: list[Rejected]
     repaired: dict[str, int]  # what was set aside, by kind
     unused: dict[str, int]
@@ -63,35 +63,35 @@ class Split:
 
 class _Group(NamedTuple):
     key: str
-    members: list[tuple[Candidate, str]]  # with their roles
+    members: list[tuple[SplitItem, str]]  # with their roles
 
 
-def split_images(candidates: Sequence[Candidate], sources: Mapping[str, Source], shares: PartShares) -> Split:
+def split_images(candidates: Sequence[SplitItem], sources: Mapping[str, Source], shares: PartShares) -> Split:
     """Give every image a role and a part, or set it aside.
 
     Set aside are equal files with different labels (all of them), further copies of an equal file (all but one), and
     group members whose source may not be where the group is: of a group that touches a held-out source, the training
     side goes; of fakes that belong to two stages, those of the stage that loses fewer, or else the larger one's.
     """
-    wishes = _wishes(candidates, sources)
+    wishes = _allowed_roles(candidates, sources)
     wanted = [candidate for candidate in candidates if wishes[candidate.file.path]]
     unused = Counter(candidate.file.source for candidate in candidates if not wishes[candidate.file.path])
-    sizes = _planned_sizes(wanted, sources)
-    gone = _Gone([], [], [])
+    sizes = _plan_sizes(wanted, sources)
+    gone = _RemovedItems([], [], [])
     groups: list[_Group] = []
     lengths = [0]
-    for group in groups_of(wanted):
-        members = _without_contradictions(group, gone.contradicting)
+    for group in group_items(wanted):
+        members = _drop_contradictions(group, gone.contradicting)
         if not members:
             continue
         lengths.append(len(members))
         key = min(member.file.sha256 for member in members)
-        roles = _roles(members, [wishes[member.file.path] for member in members], key, sizes)
+        roles = _assign_roles(members, [wishes[member.file.path] for member in members], key, sizes)
         if roles is None:
             unused.update(member.file.source for member in members)
         else:
-            groups.append(_Group(key, _without_copies(_permitted(members, roles, gone.crossing), gone.copies)))
-    placed = list(_with_parts(groups, sources, shares.model_dump()))
+            groups.append(_Group(key, _drop_copies(_filter_group(members, roles, gone.crossing), gone.copies)))
+    placed = list(_assign_parts(groups, sources, shares.model_dump()))
     return Split(
         placed=sorted(placed, key=lambda image: (image.file.sha256, image.file.path)),
         set_aside=sorted(gone.contradicting + gone.copies + gone.crossing),
@@ -106,13 +106,13 @@ def split_images(candidates: Sequence[Candidate], sources: Mapping[str, Source],
     )
 
 
-class _Gone(NamedTuple):
+class _RemovedItems(NamedTuple):
     contradicting: list[Rejected]
     copies: list[Rejected]
     crossing: list[Rejected]
 
 
-def groups_of(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
+def group_items(candidates: Sequence[SplitItem]) -> list[list[SplitItem]]:
     """Join candidates that share bytes, looks, a listed near-duplicate group or an identity, directly or by others."""
     root = list(range(len(candidates)))
 
@@ -124,15 +124,15 @@ def groups_of(candidates: Sequence[Candidate]) -> list[list[Candidate]]:
 
     first: dict[Hashable, int] = {}
     for number, candidate in enumerate(candidates):
-        for tie in _ties(candidate.file, candidate.lookalike):
+        for tie in _list_ties(candidate.file, candidate.lookalike):
             root[find(number)] = find(first.setdefault(tie, number))
-    groups: dict[int, list[Candidate]] = defaultdict(list)
+    groups: dict[int, list[SplitItem]] = defaultdict(list)
     for number, candidate in enumerate(candidates):
         groups[find(number)].append(candidate)
     return list(groups.values())
 
 
-def _ties(file: RawFile, lookalike: int) -> Iterator[tuple[str, Hashable]]:
+def _list_ties(file: RawFile, lookalike: int) -> Iterator[tuple[str, Hashable]]:
     yield "same bytes", file.sha256
     yield "same looks", lookalike
     if file.near_duplicate_group:
@@ -141,14 +141,14 @@ def _ties(file: RawFile, lookalike: int) -> Iterator[tuple[str, Hashable]]:
         yield SAME_PERSON, file.identity
 
 
-def find_leaks(placed: Iterable[Placed]) -> list[str]:
+def find_leaks(placed: Iterable[Assignment]) -> list[str]:
     """Return a sentence for each image that a tie joins to one beyond a line; an empty list is the proof."""
-    first: dict[Hashable, tuple[str, Placed]] = {}
+    first: dict[Hashable, tuple[str, Assignment]] = {}
     leaks = []
     for image in placed:
         # No tie crosses from part to part, nor, among fakes, from stage to stage
         sides = (image.part, image.role) if image.file.label == "fake" else (image.part,)
-        for tie in _ties(image.file, image.lookalike):
+        for tie in _list_ties(image.file, image.lookalike):
             for line, side in enumerate(sides):
                 there, other = first.setdefault((line, tie), (side, image))
                 if there != side:
@@ -158,14 +158,14 @@ def find_leaks(placed: Iterable[Placed]) -> list[str]:
     return leaks
 
 
-def assert_no_leak(placed: Iterable[Placed]) -> None:
+def assert_no_leak(placed: Iterable[Assignment]) -> None:
     """Raise AssertionError if a tie crosses a line; it would be a defect of this module, not of the data."""
     leaks = find_leaks(placed)
     if leaks:
         raise AssertionError(f"the split leaks {len(leaks)} times, first: {leaks[0]}")
 
 
-def require_every_part(placed: Iterable[Placed], shares: PartShares) -> None:
+def require_every_part(placed: Iterable[Assignment], shares: PartShares) -> None:
     """Check that each stage has real and fake images in each part, and the held-out set both labels.
 
     Raises:
@@ -184,13 +184,13 @@ def require_every_part(placed: Iterable[Placed], shares: PartShares) -> None:
                     )
 
 
-def _uniform(salt: str, key: str) -> float:
+def _hash_to_unit(salt: str, key: str) -> float:
     """Map a key to [0, 1) by the first 53 bits of a sha256, the same on every machine."""
     digest = hashlib.sha256(f"{salt}:{key}".encode()).digest()
     return (int.from_bytes(digest[:8], "big") >> 11) / 2**53
 
 
-def _cut(position: float, shares: Mapping[str, float]) -> str | None:
+def _pick_by_share(position: float, shares: Mapping[str, float]) -> str | None:
     """Return the name in whose stretch of the cumulated shares the position lies; None behind them all."""
     end = 0.0
     for name, share in shares.items():
@@ -201,7 +201,7 @@ def _cut(position: float, shares: Mapping[str, float]) -> str | None:
     return last if end > 1 - 1e-9 else None  # shares that add up to 1 but for rounding
 
 
-def _wishes(candidates: Sequence[Candidate], sources: Mapping[str, Source]) -> dict[str, _Wish]:
+def _allowed_roles(candidates: Sequence[SplitItem], sources: Mapping[str, Source]) -> dict[str, _Wish]:
     """Return, by path, in which roles an image may be and with which share; nothing for one that no role takes."""
     by_source: dict[str, _Wish] = {}
     for name, source in sources.items():
@@ -218,7 +218,7 @@ def _wishes(candidates: Sequence[Candidate], sources: Mapping[str, Source]) -> d
     return wishes
 
 
-def _planned_sizes(candidates: Sequence[Candidate], sources: Mapping[str, Source]) -> Counter[str]:
+def _plan_sizes(candidates: Sequence[SplitItem], sources: Mapping[str, Source]) -> Counter[str]:
     """Return how many images each role is to have, about."""
     sizes: Counter[str] = Counter()
     for name, count in Counter(one.file.source for one in candidates).items():
@@ -228,78 +228,78 @@ def _planned_sizes(candidates: Sequence[Candidate], sources: Mapping[str, Source
     return sizes
 
 
-def _roles(
-    members: Sequence[Candidate], wishes: Sequence[_Wish], key: str, sizes: Mapping[str, int]
+def _assign_roles(
+    members: Sequence[SplitItem], wishes: Sequence[_Wish], key: str, sizes: Mapping[str, int]
 ) -> Sequence[str | None] | None:
     """Return each member's role, None where it has to go; None in place of all for a group that the shares leave over.
 
     One role for all if there is one that all may have, else the held-out set if a source is held out, else stages.
     """
-    position = _uniform("role", key)
+    position = _hash_to_unit("role", key)
     owner = min(zip(members, wishes, strict=True), key=lambda one: (one[0].file.sha256, one[0].file.path))[1]
     common = set(owner).intersection(*wishes)
     if common:
-        role = _cut(position, owner if len(common) == len(owner) else _among(owner, common))
+        role = _pick_by_share(position, owner if len(common) == len(owner) else _renormalize(owner, common))
         return None if role is None else [role] * len(members)
     if any(set(wish) == {HELDOUT} for wish in wishes):
         return [HELDOUT if HELDOUT in wish else None for wish in wishes]
     fakes = [wish for member, wish in zip(members, wishes, strict=True) if member.file.label == "fake"]
-    stage = _stage_of(fakes, position, sizes) if fakes else ""
+    stage = _choose_stage(fakes, position, sizes) if fakes else ""
     return [
         (stage if stage in wish else None)
         if member.file.label == "fake"
-        else _cut(position, _among(wish, set(wish) - {HELDOUT}))
+        else _pick_by_share(position, _renormalize(wish, set(wish) - {HELDOUT}))
         for member, wish in zip(members, wishes, strict=True)
     ]
 
 
-def _among(wish: _Wish, roles: Set[str]) -> _Wish:
+def _renormalize(wish: _Wish, roles: Set[str]) -> _Wish:
     """Return the shares of some of the roles, made to add up to 1."""
     total = sum(share for role, share in wish.items() if role in roles)
     return {role: share / total for role, share in wish.items() if role in roles}
 
 
-def _stage_of(fakes: Sequence[_Wish], position: float, sizes: Mapping[str, int]) -> str:
+def _choose_stage(fakes: Sequence[_Wish], position: float, sizes: Mapping[str, int]) -> str:
     """Choose the one stage of a group's fakes: one that all may have, else what keeps most, else the smallest."""
     stages = set(fakes[0]).intersection(*fakes) - {HELDOUT}
     if stages:
-        return str(_cut(position, _among(fakes[0], stages)))
+        return str(_pick_by_share(position, _renormalize(fakes[0], stages)))
     return max(STAGES, key=lambda stage: (sum(stage in wish for wish in fakes), -sizes[stage]))
 
 
 # Parts
 
 
-def _with_parts(
+def _assign_parts(
     groups: Sequence[_Group], sources: Mapping[str, Source], shares: Mapping[str, float]
-) -> Iterator[Placed]:
+) -> Iterator[Assignment]:
     """Give every group its part: by its key, or, where that part of a `take` is full, the one with most room.
 
     Large groups come first, so that single images fill what is left to the last place.
     """
-    weights = _part_weights(sources, shares)
+    weights = _weigh_parts(sources, shares)
     counts = Counter((one.file.source, role) for group in groups for one, role in group.members)
     room = {
         bucket: apportion(count, weights[bucket])
         for bucket, count in counts.items()
         if sources[bucket[0]].take and bucket[1] != HELDOUT
     }
-    in_order = sorted((-len(group.members), _uniform("part", group.key), n) for n, group in enumerate(groups))
+    in_order = sorted((-len(group.members), _hash_to_unit("part", group.key), n) for n, group in enumerate(groups))
     for _, position, number in in_order:
         key, members = groups[number]
-        part = HELDOUT if members[0][1] == HELDOUT else _part(members, position, weights, room)
-        yield from (Placed(*one, role, part, key[:16]) for one, role in members)
+        part = HELDOUT if members[0][1] == HELDOUT else _choose_part(members, position, weights, room)
+        yield from (Assignment(*one, role, part, key[:16]) for one, role in members)
 
 
-def _part(
-    members: Sequence[tuple[Candidate, str]],
+def _choose_part(
+    members: Sequence[tuple[SplitItem, str]],
     position: float,
     weights: Mapping[_Bucket, Mapping[str, float]],
     room: Mapping[_Bucket, dict[str, int]],
 ) -> str:
     buckets = [(one.file.source, role) for one, role in members]
     owner = min(members, key=lambda one: (one[0].file.sha256, one[0].file.path))
-    part = str(_cut(position, weights[owner[0].file.source, owner[1]]))
+    part = str(_pick_by_share(position, weights[owner[0].file.source, owner[1]]))
     if not room:
         return part
     needs = Counter(bucket for bucket in buckets if bucket in room)
@@ -312,7 +312,7 @@ def _part(
     return part
 
 
-def _part_weights(sources: Mapping[str, Source], shares: Mapping[str, float]) -> dict[_Bucket, dict[str, float]]:
+def _weigh_parts(sources: Mapping[str, Source], shares: Mapping[str, float]) -> dict[_Bucket, dict[str, float]]:
     weights = {(name, str(role)): dict(shares) for name in sources for role in STAGES}
     for name, source in sources.items():
         for role, counts in source.take.items():
@@ -333,7 +333,7 @@ def apportion(total: int, weights: Mapping[str, float]) -> dict[str, int]:
 # Who has to go
 
 
-def _without_contradictions(group: Sequence[Candidate], gone: list[Rejected]) -> list[Candidate]:
+def _drop_contradictions(group: Sequence[SplitItem], gone: list[Rejected]) -> list[SplitItem]:
     if len(group) == 1 or len({member.file.label for member in group}) == 1:
         return list(group)
     labels: dict[str, set[str]] = defaultdict(set)
@@ -348,13 +348,13 @@ def _without_contradictions(group: Sequence[Candidate], gone: list[Rejected]) ->
     return clear
 
 
-def _permitted(
-    members: Sequence[Candidate], roles: Sequence[str | None], gone: list[Rejected]
-) -> list[tuple[Candidate, str]]:
+def _filter_group(
+    members: Sequence[SplitItem], roles: Sequence[str | None], gone: list[Rejected]
+) -> list[tuple[SplitItem, str]]:
     placed = list(zip(members, roles, strict=True))
     staying = [(member, role) for member, role in placed if role is not None]
     if len(staying) < len(placed):
-        ties = Counter(tie for member in members for tie in _ties(member.file, member.lookalike))
+        ties = Counter(tie for member in members for tie in _list_ties(member.file, member.lookalike))
         person = any(kind == SAME_PERSON and count > 1 for (kind, _), count in ties.items())
         what = "near-duplicate or same person as" if person else "near-duplicate of"
         stages = [role for member, role in staying if member.file.label == "fake"]
@@ -365,10 +365,10 @@ def _permitted(
     return staying
 
 
-def _without_copies(members: Sequence[tuple[Candidate, str]], gone: list[Rejected]) -> list[tuple[Candidate, str]]:
+def _drop_copies(members: Sequence[tuple[SplitItem, str]], gone: list[Rejected]) -> list[tuple[SplitItem, str]]:
     if len(members) == 1:
         return list(members)
-    kept: dict[str, tuple[Candidate, str]] = {}
+    kept: dict[str, tuple[SplitItem, str]] = {}
     for member, role in sorted(members, key=lambda one: one[0].file.path):
         first, _ = kept.setdefault(member.file.sha256, (member, role))
         if first is not member:

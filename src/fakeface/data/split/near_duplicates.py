@@ -34,7 +34,7 @@ _LARGE_BUCKET = 256  # up to here, comparing all with all is quickest
 _REACHED_EACH = 4  # hashes that a comparison must reach on average to go on spreading
 
 
-def perceptual_hash(images: NDArray[np.uint8]) -> _Hashes:
+def compute_perceptual_hash(images: NDArray[np.uint8]) -> _Hashes:
     """Hash uint8 RGB images (N, S, S, 3) into uint64 (N,); pictures that look alike differ in few bits.
 
     The DCT hash of Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), section 3.2.1:
@@ -59,15 +59,15 @@ def perceptual_hash(images: NDArray[np.uint8]) -> _Hashes:
     return hashes
 
 
-def _lowest_frequencies() -> list[tuple[int, int]]:
+def _compute_low_frequencies() -> list[tuple[int, int]]:
     pairs = [(i, j) for i in range(1, 16) for j in range(1, 16) if i % 2 or j % 2]
     return sorted(pairs, key=lambda pair: (pair[0] ** 2 + pair[1] ** 2, pair))[:BITS]
 
 
-_FREQUENCIES = _lowest_frequencies()
+_FREQUENCIES = _compute_low_frequencies()
 
 
-def near_duplicate_groups(hashes: _Hashes, max_distance: int = MAX_DISTANCE) -> _Numbers:
+def group_near_duplicates(hashes: _Hashes, max_distance: int = MAX_DISTANCE) -> _Numbers:
     """Give every hash (N,) the number of its group, int64 (N,); hashes that differ in few bits share one.
 
     Two are linked if at most `max_distance` bits differ, and links go on: if A is near B and B near C, all three are
@@ -82,28 +82,28 @@ def near_duplicate_groups(hashes: _Hashes, max_distance: int = MAX_DISTANCE) -> 
             f"The near-duplicate distance {max_distance} is out of range: give 0 to {LARGEST_MAX_DISTANCE} bits."
         )
     distinct, inverse = np.unique(hashes, return_inverse=True)
-    _, first, component = np.unique(_components(distinct, max_distance), return_index=True, return_inverse=True)
+    _, first, component = np.unique(_find_components(distinct, max_distance), return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
     return rank[component][inverse]
 
 
-def _components(hashes: _Hashes, max_distance: int) -> _Numbers:
+def _find_components(hashes: _Hashes, max_distance: int) -> _Numbers:
     """Number the connected components of distinct hashes; the numbers may have gaps."""
     labels = np.arange(len(hashes))
-    for mask in _masks(hashes, max_distance):
+    for mask in _build_masks(hashes, max_distance):
         keys = hashes & mask
         order = np.argsort(keys)
         starts = np.flatnonzero(np.r_[True, np.diff(keys[order]) > 0])
         lengths = np.diff(np.r_[starts, len(keys)])
-        links = list(_links_in_small_buckets(hashes, order, lengths, labels, max_distance))
+        links = list(_link_small_buckets(hashes, order, lengths, labels, max_distance))
         for start, length in zip(starts[lengths > _LARGE_BUCKET], lengths[lengths > _LARGE_BUCKET], strict=True):
-            links.extend(_links_in_large_bucket(hashes, order[start : start + length], labels, max_distance))
+            links.extend(_link_large_bucket(hashes, order[start : start + length], labels, max_distance))
         labels = _joined(labels, links)
     return labels
 
 
-def _masks(hashes: _Hashes, max_distance: int) -> Iterator[np.uint64]:
+def _build_masks(hashes: _Hashes, max_distance: int) -> Iterator[np.uint64]:
     """Sets of bits, of which two hashes within the distance are equal in at least one.
 
     Of max_distance + n bands of bits, such hashes share at least n entirely (Manku, Jain and Das Sarma, "Detecting
@@ -123,7 +123,7 @@ def _masks(hashes: _Hashes, max_distance: int) -> Iterator[np.uint64]:
     yield from (np.uint64(sum(chosen)) for chosen in combinations(bands, shared))
 
 
-def _links_in_small_buckets(
+def _link_small_buckets(
     hashes: _Hashes, order: _Numbers, lengths: _Numbers, labels: _Numbers, max_distance: int
 ) -> Iterator[_Numbers]:
     """Compare each hash with every later one of its bucket that it is not linked to yet; give pairs (2, n)."""
@@ -132,13 +132,11 @@ def _links_in_small_buckets(
     while len(places := places[places + offset < ends[places]]):
         pairs = order[np.stack([places, places + offset])]
         pairs = pairs[:, labels[pairs[0]] != labels[pairs[1]]]
-        yield pairs[:, _distance(hashes[pairs[0]], hashes[pairs[1]]) <= max_distance]
+        yield pairs[:, _count_differing_bits(hashes[pairs[0]], hashes[pairs[1]]) <= max_distance]
         offset += 1
 
 
-def _links_in_large_bucket(
-    hashes: _Hashes, bucket: _Numbers, labels: _Numbers, max_distance: int
-) -> Iterator[_Numbers]:
+def _link_large_bucket(hashes: _Hashes, bucket: _Numbers, labels: _Numbers, max_distance: int) -> Iterator[_Numbers]:
     """Spread from hash to hash, each compared only with those not reached yet; give pairs (2, n).
 
     A bucket of thousands mostly holds one picture's many variants, or flat pictures: nearly all are reached at once.
@@ -151,14 +149,14 @@ def _links_in_large_bucket(
         if not reached:
             reached, unreached = [unreached[0]], unreached[1:]
         one = reached.pop()
-        near = _distance(hashes[one], hashes[unreached]) <= max_distance
+        near = _count_differing_bits(hashes[one], hashes[unreached]) <= max_distance
         found, unreached = unreached[near], unreached[~near]
         yield np.stack([np.full_like(found, one), found])
         reached.extend(found)
         compared += 1
     if len(unreached):
         rest = np.r_[np.array(reached, np.int64), unreached]
-        _, first, part = np.unique(_components(hashes[rest], max_distance), return_index=True, return_inverse=True)
+        _, first, part = np.unique(_find_components(hashes[rest], max_distance), return_index=True, return_inverse=True)
         yield np.stack([rest[first[part]], rest])
 
 
@@ -174,7 +172,7 @@ def _joined(labels: _Numbers, links: list[_Numbers]) -> _Numbers:
     return joined
 
 
-def _distance(one: _Hashes | np.uint64, other: _Hashes) -> NDArray[np.uint64]:
+def _count_differing_bits(one: _Hashes | np.uint64, other: _Hashes) -> NDArray[np.uint64]:
     """Count differing bits; the sums of ever larger bit fields are those of Warren, "Hacker's Delight", section 5-1."""
     bits = one ^ other
     bits = bits - ((bits >> np.uint64(1)) & np.uint64(0x5555555555555555))

@@ -28,7 +28,7 @@ from fakeface.training.augmentation import numpy_ops, tensor_ops
 Tensor = Any  # TensorFlow has no type hints
 Augmentation = Callable[..., Tensor]
 
-_GEOMETRY = ("flip", "rotate", "shift", "framing")
+_GEOMETRY = ("flip", "rotate", "shift", "random_zoom")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def build_augmentation(steps: Sequence[Mapping[str, Any]], seed: int) -> Augment
             drawn = [_draw(step, seeds[index], shape) for index, step in enumerate(plan)]
         else:
             for_all = tf.concat([[whole], shape[1:]], axis=0)
-            drawn = [_part(_draw(step, seeds[index], for_all), first, shape[0]) for index, step in enumerate(plan)]
+            drawn = [_take_part(_draw(step, seeds[index], for_all), first, shape[0]) for index, step in enumerate(plan)]
         for on_tensors, neighbours in groupby(drawn, key=lambda item: item[0].on_tensors):
             run = _run_on_tensors if on_tensors else _run_on_arrays
             images = run(images, list(neighbours))
@@ -81,7 +81,7 @@ def _draw(step: _Step, seed: Tensor, shape: Tensor) -> _Drawn:
     return step, chosen, step.draw(seeds[1], shape)
 
 
-def _part(drawn: _Drawn, first: Tensor, count: Tensor) -> _Drawn:
+def _take_part(drawn: _Drawn, first: Tensor, count: Tensor) -> _Drawn:
     step, chosen, values = drawn
     return step, chosen[first : first + tf.cast(count, tf.int64)], values[first : first + tf.cast(count, tf.int64)]
 
@@ -131,17 +131,17 @@ def _scatter(step: _Step, images: Tensor, chosen: Tensor, values: Tensor) -> Ten
 
 def _plan(steps: Sequence[Mapping[str, Any]]) -> list[_Step]:
     planned: list[_Step] = []
-    for neighbours in _geometry_together(steps):
+    for neighbours in _merge_geometry(steps):
         if neighbours[0]["op"] not in _GEOMETRY:
             planned.append(_MAKERS[neighbours[0]["op"]](neighbours[0]))
         elif len(neighbours) == 1 and neighbours[0]["op"] == "flip":
-            planned.append(_Step(_nothing, numpy_ops.mirror, probability=neighbours[0]["probability"]))
+            planned.append(_Step(_draw_nothing, numpy_ops.mirror, probability=neighbours[0]["probability"]))
         else:
-            planned.append(_geometry(neighbours))
+            planned.append(_make_geometry(neighbours))
     return planned
 
 
-def _geometry_together(steps: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
+def _merge_geometry(steps: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
     group: list[Mapping[str, Any]] = []
     for step in steps:
         backends = {other["backend"] for other in [*group, step] if "backend" in other}
@@ -154,66 +154,66 @@ def _geometry_together(steps: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapp
         yield group
 
 
-def _geometry(steps: Sequence[Mapping[str, Any]]) -> _Step:
+def _make_geometry(steps: Sequence[Mapping[str, Any]]) -> _Step:
     backend = next((step["backend"] for step in steps if "backend" in step), "opencv")
 
     def draw(seed: Tensor, shape: Tensor) -> Tensor:
         seeds = tf.random.experimental.stateless_split(seed, len(steps))
         matrices = tf.eye(3, batch_shape=shape[:1], dtype=tf.float64)
         for index, step in enumerate(steps):
-            matrices = matrices @ _matrices_of_chosen(step, seeds[index], shape)
-        return around_the_middle(matrices, shape)
+            matrices = matrices @ _build_chosen_matrices(step, seeds[index], shape)
+        return center_transform(matrices, shape)
 
     on_tensors = backend == "tensorflow"
     return _Step(draw, tensor_ops.warp if on_tensors else numpy_ops.warp, on_tensors)
 
 
-def _matrices_of_chosen(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
+def _build_chosen_matrices(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
     seeds = tf.random.experimental.stateless_split(seed, 2)
     chosen = tf.random.stateless_uniform(shape[:1], seeds[0]) < step["probability"]
     still = tf.eye(3, batch_shape=shape[:1], dtype=tf.float64)
     return tf.where(chosen[:, tf.newaxis, tf.newaxis], _MATRICES[step["op"]](step, seeds[1], shape), still)
 
 
-def _flip_matrices(_step: Mapping[str, Any], _seed: Tensor, shape: Tensor) -> Tensor:
-    return _affine(-_ones(shape), _zeros(shape), _zeros(shape), _zeros(shape), _ones(shape), _zeros(shape))
+def _build_flip(_step: Mapping[str, Any], _seed: Tensor, shape: Tensor) -> Tensor:
+    return _build_affine(-_ones(shape), _zeros(shape), _zeros(shape), _zeros(shape), _ones(shape), _zeros(shape))
 
 
-def _rotation_matrices(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
-    angle = _uniform(seed, shape, -step["degrees"], step["degrees"]) * (math.pi / 180)
+def _build_rotation(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
+    angle = _draw_uniform(seed, shape, -step["degrees"], step["degrees"]) * (math.pi / 180)
     cos, sin = tf.cos(angle), tf.sin(angle)
-    return _affine(cos, -sin, _zeros(shape), sin, cos, _zeros(shape))
+    return _build_affine(cos, -sin, _zeros(shape), sin, cos, _zeros(shape))
 
 
-def _shift_matrices(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
-    x, y = _uniform_pair(seed, shape, step["fraction"])
+def _build_shift(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
+    x, y = _draw_uniform_pair(seed, shape, step["fraction"])
     height, width = tf.cast(shape[1], tf.float64), tf.cast(shape[2], tf.float64)
-    return _affine(_ones(shape), _zeros(shape), x * width, _zeros(shape), _ones(shape), y * height)
+    return _build_affine(_ones(shape), _zeros(shape), x * width, _zeros(shape), _ones(shape), y * height)
 
 
-def _framing_matrices(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
+def _build_zoom(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
     seeds = tf.random.experimental.stateless_split(seed, 2)
-    kept = _uniform(seeds[0], shape, step["low"], step["high"])
-    x, y = _uniform_pair(seeds[1], shape, step["off_centre"] / 2)
+    kept = _draw_uniform(seeds[0], shape, step["low"], step["high"])
+    x, y = _draw_uniform_pair(seeds[1], shape, step["max_offset"] / 2)
     height, width = tf.cast(shape[1], tf.float64), tf.cast(shape[2], tf.float64)
     margin = 1 - kept
-    return _affine(kept, _zeros(shape), x * margin * width, _zeros(shape), kept, y * margin * height)
+    return _build_affine(kept, _zeros(shape), x * margin * width, _zeros(shape), kept, y * margin * height)
 
 
 _MATRICES = {
-    "flip": _flip_matrices,
-    "rotate": _rotation_matrices,
-    "shift": _shift_matrices,
-    "framing": _framing_matrices,
+    "flip": _build_flip,
+    "rotate": _build_rotation,
+    "shift": _build_shift,
+    "random_zoom": _build_zoom,
 }
 
 
-def _affine(a: Tensor, b: Tensor, x: Tensor, c: Tensor, d: Tensor, y: Tensor) -> Tensor:
+def _build_affine(a: Tensor, b: Tensor, x: Tensor, c: Tensor, d: Tensor, y: Tensor) -> Tensor:
     zero, one = tf.zeros_like(a), tf.ones_like(a)
     return tf.reshape(tf.stack([a, b, x, c, d, y, zero, zero, one], axis=1), [-1, 3, 3])
 
 
-def around_the_middle(matrices: Tensor, shape: Tensor) -> Tensor:
+def center_transform(matrices: Tensor, shape: Tensor) -> Tensor:
     """Turn matrices (B, 3, 3) about the middle of the image into six numbers (B, 6) on pixel positions (x, y)."""
     x, y = (tf.cast(shape[2], tf.float64) - 1) / 2, (tf.cast(shape[1], tf.float64) - 1) / 2
     middle = tf.stack([x, y])[:, tf.newaxis]
@@ -232,28 +232,28 @@ def _zeros(shape: Tensor) -> Tensor:
     return tf.zeros(shape[:1], tf.float64)
 
 
-def _nothing(_seed: Tensor, shape: Tensor) -> Tensor:
+def _draw_nothing(_seed: Tensor, shape: Tensor) -> Tensor:
     return tf.zeros([shape[0], 0], tf.float64)
 
 
-def _uniform(seed: Tensor, shape: Tensor, low: float, high: float) -> Tensor:
+def _draw_uniform(seed: Tensor, shape: Tensor, low: float, high: float) -> Tensor:
     return low + (high - low) * tf.random.stateless_uniform(shape[:1], seed, dtype=tf.float64)
 
 
-def _uniform_pair(seed: Tensor, shape: Tensor, limit: float) -> tuple[Tensor, Tensor]:
+def _draw_uniform_pair(seed: Tensor, shape: Tensor, limit: float) -> tuple[Tensor, Tensor]:
     seeds = tf.random.experimental.stateless_split(seed, 2)
-    return _uniform(seeds[0], shape, -limit, limit), _uniform(seeds[1], shape, -limit, limit)
+    return _draw_uniform(seeds[0], shape, -limit, limit), _draw_uniform(seeds[1], shape, -limit, limit)
 
 
-def _column(low: float, high: float) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda seed, shape: _uniform(seed, shape, low, high)[:, tf.newaxis]
+def _make_uniform_draw(low: float, high: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda seed, shape: _draw_uniform(seed, shape, low, high)[:, tf.newaxis]
 
 
-def _whole_column(low: float, high: float) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda seed, shape: tf.floor(_uniform(seed, shape, low, high + 1))[:, tf.newaxis]
+def _make_integer_draw(low: float, high: float) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda seed, shape: tf.floor(_draw_uniform(seed, shape, low, high + 1))[:, tf.newaxis]
 
 
-def _columns(*draws: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+def _stack_draws(*draws: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
     def draw(seed: Tensor, shape: Tensor) -> Tensor:
         seeds = tf.random.experimental.stateless_split(seed, len(draws))
         return tf.concat([part(seeds[index], shape) for index, part in enumerate(draws)], axis=1)
@@ -262,61 +262,63 @@ def _columns(*draws: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Te
 
 
 def _make_brightness(step: Mapping[str, Any]) -> _Step:
-    return _Step(_column(step["low"], step["high"]), numpy_ops.brightness, probability=step["probability"])
+    return _Step(_make_uniform_draw(step["low"], step["high"]), numpy_ops.brightness, probability=step["probability"])
 
 
 def _make_contrast(step: Mapping[str, Any]) -> _Step:
-    return _Step(_column(step["low"], step["high"]), numpy_ops.contrast, probability=step["probability"])
+    return _Step(_make_uniform_draw(step["low"], step["high"]), numpy_ops.contrast, probability=step["probability"])
 
 
 def _make_gamma(step: Mapping[str, Any]) -> _Step:
     def draw(seed: Tensor, shape: Tensor) -> Tensor:
-        return tf.exp(_uniform(seed, shape, -step["strength"], step["strength"]))[:, tf.newaxis]
+        return tf.exp(_draw_uniform(seed, shape, -step["strength"], step["strength"]))[:, tf.newaxis]
 
     return _Step(draw, numpy_ops.gamma, probability=step["probability"])
 
 
 def _make_saturation(step: Mapping[str, Any]) -> _Step:
-    return _Step(_column(step["low"], step["high"]), numpy_ops.saturation, probability=step["probability"])
+    return _Step(_make_uniform_draw(step["low"], step["high"]), numpy_ops.saturation, probability=step["probability"])
 
 
 def _make_grey(step: Mapping[str, Any]) -> _Step:
-    return _Step(_nothing, numpy_ops.grey, probability=step["probability"])
+    return _Step(_draw_nothing, numpy_ops.grey, probability=step["probability"])
 
 
 def _make_blur(step: Mapping[str, Any]) -> _Step:
-    return _Step(_column(*step["sigma"]), numpy_ops.blur, probability=step["probability"])
+    return _Step(_make_uniform_draw(*step["sigma"]), numpy_ops.blur, probability=step["probability"])
 
 
 def _make_noise(step: Mapping[str, Any]) -> _Step:
-    seeds = _whole_column(0, 2**48)
-    return _Step(_columns(_column(*step["sigma"]), seeds), numpy_ops.noise, probability=step["probability"])
+    seeds = _make_integer_draw(0, 2**48)
+    return _Step(
+        _stack_draws(_make_uniform_draw(*step["sigma"]), seeds), numpy_ops.noise, probability=step["probability"]
+    )
 
 
 def _make_resample(step: Mapping[str, Any]) -> _Step:
-    draw = _columns(_column(step["low"], step["high"]), _kernel_column(step["kernel"]))
+    draw = _stack_draws(_make_uniform_draw(step["low"], step["high"]), _make_kernel_draw(step["kernel"]))
     return _Step(draw, numpy_ops.resample, probability=step["probability"])
 
 
-def _kernel_column(kernel: str) -> Callable[[Tensor, Tensor], Tensor]:
+def _make_kernel_draw(kernel: str) -> Callable[[Tensor, Tensor], Tensor]:
     kernels = list(numpy_ops.RESAMPLING_KERNELS)
     first, last = (0, len(kernels) - 1) if kernel == "any" else (kernels.index(kernel),) * 2
-    return _whole_column(first, last)
+    return _make_integer_draw(first, last)
 
 
 def _make_jpeg(step: Mapping[str, Any]) -> _Step:
     on_tensors = step["backend"] == "tensorflow"
     apply = tensor_ops.jpeg if on_tensors else numpy_ops.jpeg
-    return _Step(_whole_column(*step["quality"]), apply, on_tensors, probability=step["probability"])
+    return _Step(_make_integer_draw(*step["quality"]), apply, on_tensors, probability=step["probability"])
 
 
 def _make_jpeg_compression(step: Mapping[str, Any]) -> _Step:
     apply = numpy_ops.imgaug_jpeg_compression if step["backend"] == "imgaug" else numpy_ops.jpeg_compression
-    return _Step(_column(*step["compression"]), apply, probability=step["probability"])
+    return _Step(_make_uniform_draw(*step["compression"]), apply, probability=step["probability"])
 
 
 def _make_gaussian_blur(step: Mapping[str, Any]) -> _Step:
-    draw, probability = _column(*step["sigma"]), step["probability"]
+    draw, probability = _make_uniform_draw(*step["sigma"]), step["probability"]
     if step["backend"] == "imgaug":
         return _Step(draw, numpy_ops.imgaug_gaussian_blur, gives_floats=True, probability=probability)
     if step["backend"] == "opencv":
@@ -330,14 +332,14 @@ def _make_gaussian_blur(step: Mapping[str, Any]) -> _Step:
 def _make_gaussian_filter2d(step: Mapping[str, Any]) -> _Step:
     size, sigma, probability = step["size"], step["sigma"], step["probability"]
     if step["backend"] == "opencv":
-        draw = _columns(_column(size, size), _column(sigma, sigma))
+        draw = _stack_draws(_make_uniform_draw(size, size), _make_uniform_draw(sigma, sigma))
         return _Step(draw, numpy_ops.gaussian_filter2d, probability=probability)
     if step["backend"] == "tensorflow":
         apply = lambda images, _drawn: tensor_ops.gaussian_filter2d(images, size, sigma)  # noqa: E731
-        return _Step(_nothing, apply, True, probability=probability)
+        return _Step(_draw_nothing, apply, True, probability=probability)
     addons_filter = _addons_gaussian_filter2d()
     apply = lambda images, _drawn: addons_filter(images, (size, size), sigma)  # noqa: E731
-    return _Step(_nothing, apply, True, gives_floats=True, probability=probability)
+    return _Step(_draw_nothing, apply, True, gives_floats=True, probability=probability)
 
 
 def _addons_gaussian_filter2d() -> Callable[..., Tensor]:

@@ -51,7 +51,7 @@ class Cluster:
         """
         own = self.addresses[self.number]
         try:
-            listener = _listener(own, len(self.addresses))
+            listener = _listen(own, len(self.addresses))
         except (OSError, ValueError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UserError(
@@ -64,7 +64,7 @@ class Cluster:
                 time.sleep(_BETWEEN_QUESTIONS)
 
 
-def cluster_of(environ: Mapping[str, str]) -> Cluster | None:
+def read_cluster(environ: Mapping[str, str]) -> Cluster | None:
     """Read TF_CONFIG; None without it, and where it names one machine only.
 
     Raises:
@@ -89,7 +89,7 @@ def cluster_of(environ: Mapping[str, str]) -> Cluster | None:
     return Cluster(addresses, number) if len(addresses) > 1 else None
 
 
-def _listener(address: str, most_callers: int) -> socket.socket:
+def _listen(address: str, most_callers: int) -> socket.socket:
     """Listen on the port of an address, at all of this machine's addresses as TensorFlow does."""
     both = socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both else socket.AF_INET

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fakeface.data.input_pipeline import Share
+from fakeface.data.input_pipeline import BatchShard
 from fakeface.system.errors import UserError
 from fakeface.training.distributed.cluster import Cluster
 
@@ -46,17 +46,17 @@ class Distribution:
         """Whether this process keeps and writes what the training gives."""
         return self.cluster is None or self.cluster.is_chief
 
-    def share(self) -> Share:
+    def share(self) -> BatchShard:
         """The parts of each batch that this process reads."""
         machines = len(self.cluster.addresses) if self.cluster else 1
         here = self.replicas // machines
-        return Share(first=here * (self.cluster.number if self.cluster else 0), count=here, of=self.replicas)
+        return BatchShard(first=here * (self.cluster.number if self.cluster else 0), count=here, of=self.replicas)
 
-    def datasets(self, make: Callable[[Share], tf.data.Dataset]) -> Any:
+    def datasets(self, make: Callable[[BatchShard], tf.data.Dataset]) -> Any:
         """Return what `fit` takes in place of the dataset that `make` gives for one process."""
         return self.strategy.distribute_datasets_from_function(lambda _context: make(self.share()))
 
-    def copy_of(self, model: tf.keras.Model) -> tf.keras.Model:
+    def clone_model(self, model: tf.keras.Model) -> tf.keras.Model:
         """Return a network like `model` on every replica, whose batch norms look at the whole batch."""
         import tensorflow as tf
 
@@ -70,21 +70,21 @@ class Distribution:
         with self.strategy.scope():
             return tf.keras.models.clone_model(model, clone_function=layer)
 
-    def replicas_of(self, model: tf.keras.Model, compiled: Callable[[tf.keras.Model], None]) -> Replicas:
+    def replicate(self, model: tf.keras.Model, compiled: Callable[[tf.keras.Model], None]) -> Replicas:
         """Return the copies of a compiled model, which `compiled` compiles alike."""
         return Replicas(self, model, compiled)
 
-    def from_chief(self, text: str, values: Sequence[npt.NDArray[Any]]) -> tuple[str, list[npt.NDArray[Any]]]:
+    def broadcast_from_chief(self, text: str, values: Sequence[npt.NDArray[Any]]) -> tuple[str, list[npt.NDArray[Any]]]:
         """Return the chief's text and arrays, bit for bit, on every machine."""
         if self.cluster is None:
             return text, list(values)
-        message = _packed(text, values) if self.is_chief else b""
+        message = _pack(text, values) if self.is_chief else b""
         (length,) = self._sum(np.array([len(message)], np.int32))
         words = np.zeros(-(-int(length) // 4), np.int32)
         words.view(np.uint8)[: len(message)] = np.frombuffer(message, np.uint8)
-        return _unpacked(self._sum(words).tobytes()[: int(length)])
+        return _unpack(self._sum(words).tobytes()[: int(length)])
 
-    def refuse_others(self, digest: str) -> None:
+    def check_same_inputs(self, digest: str) -> None:
         """Compare a SHA-256 (hex) over code, settings and images with those of the other machines.
 
         Raises:
@@ -108,10 +108,10 @@ class Distribution:
     def wait_for_all(self) -> None:
         """Return when every machine has come here."""
         if self.cluster is not None:
-            _heard(lambda: self._sum(np.zeros(1, np.int32)))
+            _wait_interruptibly(lambda: self._sum(np.zeros(1, np.int32)))
 
     @contextmanager
-    def told_who_is_gone(self, kept: Callable[[], str]) -> Iterator[None]:
+    def report_lost_workers(self, kept: Callable[[], str]) -> Iterator[None]:
         """Turn the end of another machine into one sentence, with `kept` in it.
 
         Raises:
@@ -160,25 +160,25 @@ def distribute(cluster: Cluster | None, batch_size: int) -> Distribution | None:
     import tensorflow as tf
 
     if cluster is not None:
-        found = Distribution(_of_machines(cluster), cluster)
+        found = Distribution(_connect_machines(cluster), cluster)
         if batch_size % found.replicas:
             raise UserError(
                 f"batch_size {batch_size} cannot be divided into {found.replicas} equal parts, one for each GPU or "
                 "machine of TF_CONFIG; choose a multiple."
             )
         return found
-    usable = gpus_for(batch_size, len(tf.config.get_visible_devices("GPU")))
+    usable = count_usable_gpus(batch_size, len(tf.config.get_visible_devices("GPU")))
     if usable < 2:
         return None
     return Distribution(tf.distribute.MirroredStrategy([f"GPU:{number}" for number in range(usable)]))
 
 
-def gpus_for(batch_size: int, gpus: int) -> int:
+def count_usable_gpus(batch_size: int, gpus: int) -> int:
     """Return the most GPUs, of those there are, that a batch can be divided among equally."""
     return max((count for count in range(1, gpus + 1) if batch_size % count == 0), default=0)
 
 
-def _of_machines(cluster: Cluster) -> Any:
+def _connect_machines(cluster: Cluster) -> Any:
     import tensorflow as tf
 
     print(f"worker {cluster.number + 1} of {len(cluster.addresses)}: waits for {', '.join(cluster.others)}", flush=True)
@@ -192,7 +192,7 @@ def _of_machines(cluster: Cluster) -> Any:
         ) from None
 
 
-def _heard(wait: Callable[[], object]) -> None:
+def _wait_interruptibly(wait: Callable[[], object]) -> None:
     """Wait in a thread, because the main one hears no signal while TensorFlow has it."""
     trouble: list[Exception] = []
 
@@ -217,36 +217,38 @@ class Replicas:
         self, distribution: Distribution, plain: tf.keras.Model, compile_copy: Callable[[tf.keras.Model], None]
     ) -> None:
         self.distribution, self.plain = distribution, plain
-        self.copy = distribution.copy_of(plain)
+        self.copy = distribution.clone_model(plain)
         with distribution.strategy.scope():
             compile_copy(self.copy)
 
     def spread(self, text: str) -> str:
         """Give all replicas the chief's plain values; returns the chief's text."""
-        said, values = self.distribution.from_chief(text, [np.asarray(each) for each in _variables(self.plain)])
+        said, values = self.distribution.broadcast_from_chief(
+            text, [np.asarray(each) for each in _list_variables(self.plain)]
+        )
         for model in (self.plain, self.copy):
-            for variable, value in zip(_variables(model), values, strict=True):
+            for variable, value in zip(_list_variables(model), values, strict=True):
                 variable.assign(value)
         return said
 
     def gather(self) -> None:
         """Give the plain model the values of this machine's first replica, which all share."""
         local = self.distribution.strategy.experimental_local_results
-        for variable, copied in zip(_variables(self.plain), _variables(self.copy), strict=True):
+        for variable, copied in zip(_list_variables(self.plain), _list_variables(self.copy), strict=True):
             variable.assign(local(copied)[0].read_value())
 
 
-def _variables(model: tf.keras.Model) -> list[Any]:
+def _list_variables(model: tf.keras.Model) -> list[Any]:
     return [*model.weights, *model.optimizer.variables]
 
 
-def _packed(text: str, values: Sequence[npt.NDArray[Any]]) -> bytes:
+def _pack(text: str, values: Sequence[npt.NDArray[Any]]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, np.frombuffer(text.encode(), np.uint8), *values)
     return buffer.getvalue()
 
 
-def _unpacked(message: bytes) -> tuple[str, list[npt.NDArray[Any]]]:
+def _unpack(message: bytes) -> tuple[str, list[npt.NDArray[Any]]]:
     with np.load(io.BytesIO(message), allow_pickle=False) as arrays:
         text, *values = (arrays[f"arr_{number}"] for number in range(len(arrays.files)))
     return text.tobytes().decode(), values
