@@ -48,9 +48,10 @@ compare: $(stamp) ## Run the pipeline on BASE=COMMIT and on the files as they ar
 ablation: git-identity $(stamp) ## Queue and run the default recipe with one thing changed at a time (DATA=FOLDER, SEEDS="20 21")
 	@$(in_venv) tools/ablation.sh "$(DATA)" $(SEEDS)
 
-test: $(stamp) ## Lint, types and tests
+test: $(stamp) ## Lint, layers, types and tests
 	@$(in_venv) ruff check .
 	@$(in_venv) ruff format --check .
+	@$(in_venv) lint-imports --no-cache
 	@$(in_venv) tools/check_types_and_test.sh -m 'not system'
 
 test-system: .venv-server/.installed ## Tests with queues, kills, servers, two machines and a browser, which take longer

@@ -9,3 +9,6 @@ FINAL_STAGE = STAGES[-1]
 PARTS = ("train", "valid", "test")
 HELDOUT = "heldout"
 HISTORY_COLUMNS = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy", "lr")
+
+# Names in reports/robustness.csv: of two perturbations, and of the mean over all sets
+UNCHANGED, SHARED_DEGRADATION, MACRO = "none", "equalised", "macro"

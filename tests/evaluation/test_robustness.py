@@ -8,16 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fakeface.constants import MACRO, SHARED_DEGRADATION, UNCHANGED
 from fakeface.evaluation import robustness
-from fakeface.evaluation.robustness import (
-    MACRO,
-    PERTURBATIONS,
-    SHARED_DEGRADATION,
-    UNCHANGED,
-    list_robustness_cells,
-    score_perturbed,
-    stratified_sample,
-)
+from fakeface.evaluation.robustness import PERTURBATIONS, list_robustness_cells, score_perturbed, stratified_sample
 
 PIXEL_ERROR = 1  # rounding to whole grey levels
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fakeface.models.device import _choose_gpu_precision, prepare_tensorflow
+from fakeface.models.device import choose_gpu_precision, prepare_tensorflow
 from fakeface.system.errors import UserError
 
 
@@ -22,7 +22,7 @@ from fakeface.system.errors import UserError
     ],
 )
 def test_a_gpus_kind_decides_its_precision(compute_capability: tuple[int, int], policy: str) -> None:
-    assert _choose_gpu_precision(compute_capability) == policy
+    assert choose_gpu_precision(compute_capability) == policy
 
 
 def test_a_gpu_that_is_asked_for_and_not_there_is_told() -> None:

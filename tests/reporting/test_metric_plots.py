@@ -4,16 +4,16 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from fakeface.metrics.classification import report_evaluation
 from fakeface.reporting import metric_plots
 from fakeface.visualization.style import SERIES
+from fakeface.visualization.svg import draw_svg
 
 _RNG = np.random.default_rng(0)
 LABELS = np.repeat([0, 1], 60)
@@ -29,26 +29,20 @@ ROBUSTNESS = [
     for column in ("macro", "lfw vs stylegan")
 ]
 
-Draw = Callable[[Path, str], None]
 
-
-def draw_all_bars(path: Path, note: str) -> None:
+def plot_all_bars(figure: Figure) -> None:
     report = report_evaluation(SOURCES, LABELS, SCORES, 0.5)
-    metric_plots.draw_generalization({"stage1": report, "stage2": report}, path, note)
+    metric_plots.plot_generalization(figure, {"stage1": report, "stage2": report})
 
 
-def draw_scores(path: Path, note: str) -> None:
-    metric_plots.draw_score_distributions(SOURCES, LABELS, SCORES, 0.5, path, note, abstention_band=(0.4, 0.6))
-
-
-DRAWINGS: dict[str, Draw] = {
-    "curves": lambda path, note: metric_plots.draw_curves({"stage1": HISTORY, "stage2": HISTORY[:1]}, path, note),
-    "confusion": lambda path, note: metric_plots.draw_confusion(LABELS, SCORES, 0.5, path, note),
-    "roc": lambda path, note: metric_plots.draw_roc({"stage1": (LABELS, SCORES)}, path, note),
-    "generalization": draw_all_bars,
-    "reliability": lambda path, note: metric_plots.draw_reliability({"stage1": (LABELS, SCORES)}, path, note),
-    "scores": draw_scores,
-    "robustness": lambda path, note: metric_plots.draw_robustness(ROBUSTNESS, path, note),
+PLOTS: dict[str, Callable[[Figure], None]] = {
+    "history": lambda figure: metric_plots.plot_history(figure.subplots(), HISTORY, "loss"),
+    "confusion": lambda figure: metric_plots.plot_confusion(figure, LABELS, SCORES, 0.5),
+    "roc": lambda figure: metric_plots.plot_roc(figure.subplots(), {"stage1": (LABELS, SCORES)}),
+    "generalization": plot_all_bars,
+    "reliability": lambda figure: metric_plots.plot_reliability(figure, {"stage1": (LABELS, SCORES)}),
+    "scores": lambda figure: metric_plots.plot_score_distributions(figure, SOURCES, LABELS, SCORES, 0.5, (0.4, 0.6)),
+    "robustness": lambda figure: metric_plots.plot_robustness(figure, ROBUSTNESS),
 }
 
 
@@ -59,96 +53,88 @@ def _no_warning() -> Iterator[None]:
         yield
 
 
-def pixels(path: Path) -> Any:
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB")).astype(int)
+def draw(name: str, note: str = "synthetic sample") -> str:
+    with draw_svg(4.0, f"The {name}", note) as (figure, drawing):
+        PLOTS[name](figure)
+    return drawing.svg
 
 
-def count_of_colour(picture: Any, colour: str) -> int:
-    rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-    return int((np.abs(picture - rgb).max(axis=2) <= 2).sum())
-
-
-@pytest.mark.parametrize("name", DRAWINGS)
-def test_picture_is_1000_wide_says_its_note_and_has_the_same_bytes_again(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", PLOTS)
+def test_draw_svg_says_title_and_note_and_has_equal_bytes_again(name: str) -> None:
     import matplotlib as mpl
 
-    first, second = (tmp_path / "new folder" / f"{i}.png" for i in range(2))
-    DRAWINGS[name](first, "synthetic sample")
+    first = draw(name)
     with mpl.rc_context({"lines.linewidth": 9, "font.size": 20}):  # a user's own settings
-        DRAWINGS[name](second, "synthetic sample")
+        second = draw(name)
         assert mpl.rcParams["lines.linewidth"] == 9
-    assert first.read_bytes() == second.read_bytes()
-    assert pixels(first).shape[1] == 1000
-    assert count_of_colour(pixels(first), "#FFF3C4") > 500
-    with Image.open(first) as image:
-        assert not {"Software", "Creation Time", "Title"} & set(image.info)
+    assert first == second
+    assert ">synthetic sample<" in first
+    assert f'aria-label="The {name}"' in first
+    assert "<dc:date>" not in first
 
 
-def test_no_note_leaves_no_box(tmp_path: Path) -> None:
-    DRAWINGS["roc"](tmp_path / "roc.png", "")
-    assert count_of_colour(pixels(tmp_path / "roc.png"), "#FFF3C4") == 0
+def test_draw_svg_without_note_has_none() -> None:
+    assert "synthetic sample" not in draw("roc", note="")
 
 
-def test_reference_lines_stand_at_the_seeds_and_the_humans_accuracy(tmp_path: Path) -> None:
-    # All answers wrong: no bar hides a line. A line's rows are those dark over a large part of the width.
-    report = report_evaluation(["lfw", "stylegan"] * 5, [0, 1] * 5, [1.0, 0.0] * 5, 0.5)
-    report["generalization"]["majority_class_accuracy"] = None
-    for row in report["sources"].values():
-        row.pop("interval")
-    metric_plots.draw_generalization({"stage1": report}, tmp_path / "bars.png")
-    middle = pixels(tmp_path / "bars.png")[:, 100:800].max(axis=2)
-    dark = np.flatnonzero((middle < 110).mean(axis=1) > 0.4)
-    seed, human = (int(rows.mean()) for rows in np.split(dark, np.flatnonzero(np.diff(dark) > 20) + 1)[:2])
-    bottom = np.flatnonzero((np.abs(middle - 0x8A) < 30).mean(axis=1) > 0.9).max()
-    assert (bottom - seed) / (bottom - human) == pytest.approx(0.877 / 0.60, abs=0.01)
+def find_heights(figure: Figure, colour: str) -> list[float]:
+    return [bar.get_height() for bar in figure.axes[0].patches if to_hex(bar.get_facecolor()) == colour.lower()]  # type: ignore[attr-defined]
 
 
-def test_bars_follow_the_accuracy(tmp_path: Path) -> None:
-    heights = []
-    for wrong in (0, 5):
-        scores = [1.0] * wrong + [0.0] * (10 - wrong) + [1.0] * 10
-        report = report_evaluation(["lfw"] * 10 + ["stylegan"] * 10, [0] * 10 + [1] * 10, scores, 0.5)
-        metric_plots.draw_generalization({"stage1": report}, tmp_path / "bars.png")
-        lfw = pixels(tmp_path / "bars.png")[:, 480:600]  # the third of four groups
-        blue = [int(SERIES[0][i : i + 2], 16) for i in (1, 3, 5)]
-        heights.append(int((np.abs(lfw - blue).max(axis=2) <= 2).any(axis=1).sum()))
-    assert heights[1] / heights[0] == pytest.approx(0.5, abs=0.03)
+def test_plot_generalization_draws_the_seeds_and_the_humans_accuracy() -> None:
+    figure = Figure()
+    plot_all_bars(figure)
+    horizontal = {float(np.ravel(line.get_ydata())[0]) for line in figure.axes[0].lines if line.get_linestyle() == "--"}
+    assert horizontal == {0.877, 0.60}
 
 
-def test_one_class_can_be_drawn(tmp_path: Path) -> None:
+@pytest.mark.parametrize("wrong", [0, 5])
+def test_plot_generalization_bars_are_the_accuracies(wrong: int) -> None:
+    scores = [1.0] * wrong + [0.0] * (10 - wrong) + [1.0] * 10
+    report = report_evaluation(["lfw"] * 10 + ["stylegan"] * 10, [0] * 10 + [1] * 10, scores, 0.5)
+    figure = Figure()
+    metric_plots.plot_generalization(figure, {"stage1": report})
+    of_all = (20 - wrong) / 20
+    assert find_heights(figure, SERIES[0]) == pytest.approx([of_all, of_all, (10 - wrong) / 10, 1.0])
+
+
+def test_plots_of_one_class_can_be_drawn() -> None:
     labels, scores = [0] * 5, [0.0, 0.2, 0.5, 0.7, 1.0]
     report = report_evaluation(["lfw"] * 5, labels, scores, 0.5)
-    metric_plots.draw_generalization({"stage1": report}, tmp_path / "bars.png", "one class")
-    metric_plots.draw_confusion(labels, scores, 0.5, tmp_path / "confusion.png")
-    metric_plots.draw_roc({"stage1": (labels, scores)}, tmp_path / "roc.png")
-    metric_plots.draw_reliability({"stage1": (labels, scores)}, tmp_path / "reliability.png")
-    metric_plots.draw_score_distributions(["lfw"] * 5, labels, scores, 0.5, tmp_path / "scores.png")
     undefined = {"perturbation": "none", "set": "macro", "balanced_accuracy": None, "roc_auc": None}
-    metric_plots.draw_robustness([undefined], tmp_path / "robustness.png")
-    assert len(list(tmp_path.glob("*.png"))) == 6
+    plots: list[Callable[[Figure], None]] = [
+        lambda figure: metric_plots.plot_generalization(figure, {"stage1": report}),
+        lambda figure: metric_plots.plot_confusion(figure, labels, scores, 0.5),
+        lambda figure: metric_plots.plot_roc(figure.subplots(), {"stage1": (labels, scores)}),
+        lambda figure: metric_plots.plot_reliability(figure, {"stage1": (labels, scores)}),
+        lambda figure: metric_plots.plot_score_distributions(figure, ["lfw"] * 5, labels, scores, 0.5),
+        lambda figure: metric_plots.plot_robustness(figure, [undefined]),
+    ]
+    for number, plot in enumerate(plots):
+        with draw_svg(4.0, str(number)) as (figure, drawing):
+            plot(figure)
+        assert drawing.svg.rstrip().endswith("</svg>")
 
 
-def test_many_stages_and_sources_still_fit(tmp_path: Path) -> None:
+def test_plot_generalization_names_every_source_of_many() -> None:
     sources = [f"a source with a long name {i}" for i in range(10)]
     report = report_evaluation(sources * 4, ([0] * 5 + [1] * 5) * 4, [0.3] * 20 + [0.9] * 20, 0.5)
-    metric_plots.draw_generalization(
-        {f"stage{i}": report for i in (1, 2, 3)}, tmp_path / "bars.png", "synthetic sample"
-    )
-    assert pixels(tmp_path / "bars.png").shape[1] == 1000
+    with draw_svg(5.0, "Many", width=9.0) as (figure, drawing):
+        metric_plots.plot_generalization(figure, {f"stage{i}": report for i in (1, 2, 3)})
+    assert all(f"{name} (" in drawing.svg for name in sources)
 
 
-def test_heat_map_of_many_pairs_shows_the_weakest(tmp_path: Path) -> None:
+def test_plot_robustness_of_many_pairs_shows_the_weakest() -> None:
     rows = [
         {"perturbation": "none", "set": f"lfw vs generator {i}", "balanced_accuracy": 1 - i / 40, "roc_auc": 0.9}
         for i in range(20)
     ]
-    metric_plots.draw_robustness(rows, tmp_path / "all.png")
-    metric_plots.draw_robustness([rows[0], *rows[-7:]], tmp_path / "weakest.png")
-    cells = [pixels(tmp_path / f"{name}.png")[60:] for name in ("all", "weakest")]  # below the title
-    np.testing.assert_array_equal(*cells)
+    figure = Figure()
+    metric_plots.plot_robustness(figure, rows)
+    shown = [label.get_text().replace("\n", " ") for label in figure.axes[0].get_xticklabels()]
+    assert shown == ["lfw vs generator 0", *(f"lfw vs generator {i}" for i in range(13, 20))]
 
 
-def test_matplotlib_is_loaded_only_to_draw() -> None:
+def test_metric_plots_load_matplotlib_only_to_draw() -> None:
     code = "import sys, fakeface.reporting.metric_plots; assert not {'matplotlib', 'tensorflow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

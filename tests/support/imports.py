@@ -16,14 +16,17 @@ def find_module(name: str) -> Path | None:
     return next((path for path in (module, package) if path.is_file()), None)
 
 
-def imported_modules(path: Path) -> set[Path]:
-    """Return the files of fakeface that `path` imports anywhere in it, and those that these import in turn."""
+def imported_modules(path: Path, not_beyond: tuple[str, ...] = ()) -> set[Path]:
+    """Return the files of fakeface that `path` imports anywhere in it, and those that these import in turn.
+
+    What lies in one of the folders `not_beyond`, such as "fakeface/tracking/", is found but not followed.
+    """
     found: set[Path] = set()
     waiting = [path]
     while waiting:
         new = _named_modules(waiting.pop()) - found
         found |= new
-        waiting += new
+        waiting += [each for each in new if not each.relative_to(SOURCE).as_posix().startswith(not_beyond)]
     return found
 
 

@@ -237,9 +237,23 @@ def test_a_training_of_other_settings_images_or_code_is_another_one(tmp_path: Pa
     (tmp_path / "params.yaml").write_text(settings.replace("stage2: {lr: null", "stage2: {lr: 0.5"))
     digests.add(compute_stage_digest(tmp_path, "train_stage2"))
     digests.add(compute_stage_digest(tmp_path, "train_stage2", "gpu"))
-    assert len(digests) == 5
-    (tmp_path / "params.yaml").write_text(settings.replace("bootstrap: 1000", "bootstrap: 10"))
-    assert compute_stage_digest(tmp_path, "train_stage2") in digests
+    of_settings = tmp_path / "src/fakeface/config/params.py"
+    of_settings.parent.mkdir()
+    of_settings.write_text("precedence = 1\n")  # what a stage makes of params.yaml decides its weights too
+    last = compute_stage_digest(tmp_path, "train_stage2")
+    digests.add(last)
+    assert len(digests) == 6
+    (code.parent / "__pycache__").mkdir()
+    (code.parent / "__pycache__" / "networks.cpython-311.pyc").write_bytes(b"compiled")
+    assert compute_stage_digest(tmp_path, "train_stage2") == last
+    of_settings.write_text("precedence = 2\n")
+    assert compute_stage_digest(tmp_path, "train_stage2") not in digests
+    of_settings.write_text("precedence = 1\n")
+    before = compute_stage_digest(tmp_path, "train_stage2")
+    (tmp_path / "params.yaml").write_text(
+        (tmp_path / "params.yaml").read_text().replace("bootstrap: 1000", "bootstrap: 10")
+    )
+    assert compute_stage_digest(tmp_path, "train_stage2") == before
 
 
 def test_a_training_that_lost_its_loss_is_not_repeated_for_ever(tmp_path: Path, values: dict[str, object]) -> None:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from fakeface.constants import LABELS
 from fakeface.images.preprocessing import Reencoding
+from fakeface.system.checksums import hash_file
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import annotate_os_error, recreate_dir
 from fakeface.system.serialization import (
@@ -109,7 +110,7 @@ def write_store(
     if written != len(header) + 3 * size * size * len(rows):
         raise ValueError(f"{len(rows)} rows came with images of {written - len(header)} bytes")
     write_rows(beside / MANIFEST, StoredImage._fields, rows)
-    sums = {MANIFEST: _sha256(beside / MANIFEST)}
+    sums = {MANIFEST: hash_file(beside / MANIFEST)}
     facts = {"images": len(rows), "size": size, "note": note, "reencoding": reencoding and reencoding._asdict()}
     write_json_with_checksum(beside / FACTS, facts | {"sha256": sums})
     if into.exists():
@@ -137,7 +138,7 @@ def open_store(folder: Path) -> Store:
     for name in (IMAGES, MANIFEST):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing; run the split stage again.")
-    if not isinstance(sums, dict) or _sha256(folder / MANIFEST) != sums.get(MANIFEST):
+    if not isinstance(sums, dict) or hash_file(folder / MANIFEST) != sums.get(MANIFEST):
         raise _describe_damage(folder / MANIFEST, "its bytes are not those written")
     rows = list(read_rows(folder / MANIFEST, StoredImage._fields))
     images = _map_images(folder / IMAGES)
@@ -191,7 +192,3 @@ def _find_differing_images(path: Path, shape: tuple[int, ...], sums: Sequence[st
         return [
             number for some_of_them in threads.map(differing, range(0, len(sums), _BLOCK)) for number in some_of_them
         ]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

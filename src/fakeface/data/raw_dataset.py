@@ -75,12 +75,8 @@ def write_collection(collection: Collection, into: Path) -> None:
     write_rows(into / REJECTED, Rejected._fields, collection.rejected)
     write_rows(into / MANIFEST, RawFile._fields, collection.files)
     facts = {name: value for name, value in vars(collection).items() if name not in ("files", "rejected")}
-    sums = {name: _sha256(into / name) for name in (MANIFEST, REJECTED)}
+    sums = {name: hash_file(into / name) for name in (MANIFEST, REJECTED)}
     write_json_with_checksum(into / COLLECTED, facts | {"sha256": sums})
-
-
-def _sha256(path: Path) -> str:
-    return hash_file(path, ["sha256"])["sha256"]
 
 
 def read_collection(raw: Path) -> Collection:
@@ -112,7 +108,7 @@ def _read_facts(raw: Path) -> dict[str, Any]:
     if not isinstance(sums, dict):
         raise _describe_version_error(raw)
     for name in (MANIFEST, REJECTED):
-        if _sha256(raw / name) != sums.get(name):
+        if hash_file(raw / name) != sums.get(name):
             raise UserError(f"{raw / name} is damaged: its bytes are not those written; run the download stage again.")
     return facts
 

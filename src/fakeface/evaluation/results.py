@@ -9,9 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fakeface.config.params import Pair
-from fakeface.constants import FINAL_STAGE, STAGES
+from fakeface.constants import FINAL_STAGE, MACRO, SHARED_DEGRADATION, STAGES
 from fakeface.evaluation.predictions import Evaluation
-from fakeface.evaluation.robustness import MACRO, SHARED_DEGRADATION
 from fakeface.evaluation.source_pairs import select_pair_rows
 from fakeface.metrics.classification import (
     bootstrap_intervals,

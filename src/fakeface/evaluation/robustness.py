@@ -15,15 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fakeface.constants import MACRO, SHARED_DEGRADATION, UNCHANGED
 from fakeface.metrics.classification import Floats, Ints, compute_binary_metrics
 
 Images: TypeAlias = npt.NDArray[np.uint8]
 Perturbation: TypeAlias = Callable[[Images, int], Images]  # images, seed
 Scorer: TypeAlias = Callable[[Images], npt.ArrayLike]  # images (N, size, size, 3) to scores (N,)
 
-UNCHANGED = "none"
-SHARED_DEGRADATION = "equalised"
-MACRO = "macro"
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as in JPEG
 _BLUR_REACH = 4.0  # sigmas: what lies beyond is less than a hundredth of a grey level
 

@@ -63,7 +63,7 @@ def prepare_tensorflow(device: str, precision: str, seed: int, deterministic: bo
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
-    chosen = _choose_gpu_precision(details.get("compute_capability", (0, 0))) if gpus else _choose_cpu_precision()
+    chosen = choose_gpu_precision(details.get("compute_capability", (0, 0))) if gpus else choose_cpu_precision()
     policy = chosen if precision == "auto" else precision
     tf.keras.mixed_precision.set_global_policy(policy)
     tf.keras.utils.set_random_seed(seed)
@@ -72,14 +72,15 @@ def prepare_tensorflow(device: str, precision: str, seed: int, deterministic: bo
     return Device("gpu" if gpus else "cpu", details.get("device_name", _read_cpu_name()), policy)
 
 
-def _choose_gpu_precision(compute_capability: tuple[int, int]) -> str:
+def choose_gpu_precision(compute_capability: tuple[int, int]) -> str:
     """Return the fastest safe policy: bfloat16 from Ampere (8.0) on, float16 with tensor cores from Volta (7.0) on."""
     if compute_capability >= (8, 0):
         return "mixed_bfloat16"
     return "mixed_float16" if compute_capability >= (7, 0) else "float32"
 
 
-def _choose_cpu_precision() -> str:
+def choose_cpu_precision() -> str:
+    """Return mixed_bfloat16 where the processor multiplies it in hardware, else float32."""
     return "mixed_bfloat16" if _BFLOAT16_FLAGS & set(_read_cpu_fields().get("flags", "").split()) else "float32"
 
 

@@ -1,15 +1,12 @@
-"""Metrics, scores and histories in, PNG files out: 1000 pixels wide, one style, the same bytes for the same numbers.
+"""Metrics, scores and histories onto matplotlib's axes and figures; `figures` makes SVG files of them.
 
-Every function takes a `note` ("synthetic sample") that the picture carries visibly, so that a picture taken out of its
-report still says what it shows. matplotlib is loaded at the first drawing, without pyplot and its global state.
+matplotlib is loaded at the first drawing, without pyplot and its global state.
 """
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,8 +20,7 @@ from fakeface.metrics.classification import (
     list_roc_points,
     validate_labels_and_scores,
 )
-from fakeface.system.filesystem import annotate_os_error
-from fakeface.visualization.style import FAINT, FAKE_COLOUR, INK, REAL_COLOUR, SERIES, STYLE
+from fakeface.visualization.style import FAINT, FAKE_COLOUR, INK, REAL_COLOUR, SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,53 +30,14 @@ ScoredSet: TypeAlias = tuple[npt.ArrayLike, npt.ArrayLike]  # labels (N,), score
 
 SEED_ACCURACY = 0.877  # the seed notebook's, on a test set where always "fake" gets about 0.72
 HUMAN_ACCURACY = 0.60  # the notebook's survey: about a hundred people, 15 faces each
-_DPI = 100
-_WIDTH = 10.0  # inches: 1000 pixels
 _COLUMNS = 8  # of a heat map, wide enough for "REAL vs FAKE"
 
 
-@contextmanager
-def _drawing(path: Path | str, height: float, title: str, note: str) -> Iterator[Figure]:
-    """A figure 1000 pixels wide and `height` inches tall with title and note, saved to `path` at the end."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context():
-        mpl.rcdefaults()  # a matplotlibrc of the user's must not change the picture
-        mpl.rcParams.update(STYLE)
-        figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.1, h_pad=0.08)  # type: ignore[union-attr, call-arg]
-        figure.suptitle(title, x=0.012, ha="left", fontsize=14, fontweight="bold", color=INK)
-        if note:
-            box = {"boxstyle": "round,pad=0.4", "facecolor": "#FFF3C4", "edgecolor": "#E0B400"}
-            figure.text(0.985, 1 - 0.13 / height, note, ha="right", va="top", fontsize=11, color=INK, bbox=box)
-        yield figure
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with annotate_os_error(Path(path)):
-            figure.savefig(path, format="png", dpi=_DPI, metadata={"Software": None})
-
-
-def draw_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path | str, note: str = "") -> None:
-    """Loss and accuracy by epoch, training and validation, each stage side by side.
-
-    `histories`: {stage: rows with epoch, loss, accuracy, val_loss, val_accuracy}, numbers or their text as in a CSV.
-    """
-    with _drawing(path, 6.0, "Training curves", note) as figure:
-        axes = figure.subplots(2, max(1, len(histories)), sharey="row", squeeze=False)
-        for column, (stage, rows) in enumerate(histories.items()):
-            axes[0, column].set_title(stage)
-            for row, metric in enumerate(("loss", "accuracy")):
-                plot_history(axes[row, column], rows, metric)
-            axes[1, column].set_xlabel("epoch")
-        axes[0, 0].set_ylabel("loss (log loss, nats)")
-        axes[1, 0].set_ylabel("accuracy")
-        axes[0, 0].set_ylim(bottom=0)
-        axes[1, 0].set_ylim(min(0.4, axes[1, 0].get_ylim()[0]), 1.02)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-
-
 def plot_history(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> None:
-    """One stage's `loss` or `accuracy` by epoch, of training and validation; rows as in `draw_curves`."""
+    """Draw one stage's `loss` or `accuracy` by epoch, of training and validation.
+
+    `rows` have epoch, loss, accuracy, val_loss and val_accuracy, numbers or their text as in a CSV.
+    """
     from matplotlib.ticker import MaxNLocator
 
     epochs = [int(float(row["epoch"])) for row in rows]
@@ -95,25 +52,20 @@ def plot_history(axes: Axes, rows: Sequence[Mapping[str, Any]], metric: str) -> 
         axes.set_xlim(min(epochs) - 0.4, max(epochs) + 0.4)
 
 
-def draw_confusion(
-    labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, path: Path | str, note: str = ""
-) -> None:
-    """The confusion matrix of scores (N,) at the threshold: counts, and shares of each actual class."""
+def plot_confusion(figure: Figure, labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float) -> None:
+    """Draw the confusion matrix of scores (N,) at the threshold: counts, and shares of each actual class."""
     labels, scores = validate_labels_and_scores(labels, scores)
     counts = np.zeros((2, 2), int)
     np.add.at(counts, (labels, (scores >= threshold).astype(int)), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    with _drawing(path, 5.2, f"Confusion matrix at threshold {threshold:.3g}", note) as figure:
-        axes = figure.subplots()
-        _draw_cells(figure, axes, shares, "share of the actual class")
-        for (actual, answer), count in np.ndenumerate(counts):
-            text = f"{count:,}\n{shares[actual, answer]:.1%}"
-            axes.text(
-                answer, actual, text, ha="center", va="center", fontsize=17, color=_ink_on(shares[actual, answer])
-            )
-        totals = counts.sum(axis=1)
-        axes.set_xticks([REAL, FAKE], [f"called {name}" for name in LABELS])
-        axes.set_yticks([REAL, FAKE], [f"{name}\n(n = {totals[label]:,})" for name, label in LABELS.items()])
+    axes = figure.subplots()
+    _draw_cells(figure, axes, shares, "share of the actual class")
+    for (actual, answer), count in np.ndenumerate(counts):
+        text = f"{count:,}\n{shares[actual, answer]:.1%}"
+        axes.text(answer, actual, text, ha="center", va="center", fontsize=13, color=_ink_on(shares[actual, answer]))
+    totals = counts.sum(axis=1)
+    axes.set_xticks([REAL, FAKE], [f"called {name}" for name in LABELS])
+    axes.set_yticks([REAL, FAKE], [f"{name}\n(n = {totals[label]:,})" for name, label in LABELS.items()])
 
 
 def _draw_cells(figure: Figure, axes: Axes, values: npt.NDArray[np.float64], label: str, low: float = 0.0) -> None:
@@ -130,14 +82,8 @@ def _ink_on(value: float, low: float = 0.0) -> str:
     return INK if (value - low) / (1 - low) > 0.55 else "white"
 
 
-def draw_roc(curves: Mapping[str, ScoredSet], path: Path | str, note: str = "") -> None:
-    """ROC curves {name: (labels, scores)} with AUC, over the chance line; a set of one class is named as undefined."""
-    with _drawing(path, 6.4, "ROC: fakes caught against real faces accused", note) as figure:
-        plot_roc(figure.subplots(), curves)
-
-
 def plot_roc(axes: Axes, curves: Mapping[str, ScoredSet]) -> None:
-    """ROC curves as in `draw_roc`."""
+    """Draw ROC curves {name: (labels, scores)} with AUC, over the chance line; a set of one class has none."""
     for (name, (labels, scores)), colour in zip(curves.items(), _colours(len(curves)), strict=True):
         points = list_roc_points(labels, scores)
         area = f"AUC {compute_binary_metrics(labels, scores, 0.5)['roc_auc']:.3f}" if points else "one class, no curve"
@@ -149,29 +95,28 @@ def plot_roc(axes: Axes, curves: Mapping[str, ScoredSet]) -> None:
     axes.legend(loc="lower right")
 
 
-def draw_generalization(reports: Mapping[str, Mapping[str, Any]], path: Path | str, note: str = "") -> None:
-    """Accuracy and balanced accuracy, pooled, and each source's accuracy as bars, one colour a stage.
+def plot_generalization(figure: Figure, reports: Mapping[str, Mapping[str, Any]]) -> None:
+    """Draw accuracy and balanced accuracy, pooled, and each source's accuracy as bars, one colour a stage.
 
-    `reports`: {stage: `evaluation.report_evaluation`}. The seed notebook's 0.877 and the human survey's 0.60 are
-    reference lines, and a tick shows what a constant answer would get. Whiskers: 95 % intervals.
+    `reports`: {stage: `report_evaluation`}. The seed notebook's 0.877 and the human survey's 0.60 are reference lines,
+    and a tick shows what a constant answer would get. Whiskers: 95 % intervals.
     """
     groups = _bar_groups(reports)
-    with _drawing(path, 5.6, "Held-out faces: accuracy after each stage", note) as figure:
-        axes = figure.subplots()
-        width = 0.82 / max(1, len(reports))
-        for index, (stage, colour) in enumerate(zip(reports, _colours(len(reports)), strict=True)):
-            centres = np.arange(len(groups)) + (index - (len(reports) - 1) / 2) * width
-            bars = [group.get(stage) for group in groups.values()]
-            _draw_bars(axes, list(centres), bars, width, color=colour, label=stage)
-        _draw_reference_lines(axes, reports)
-        if len(groups) <= 8:
-            axes.set_xticks(range(len(groups)), [textwrap.fill(name, 14) for name in groups])
-        else:
-            axes.set_xticks(range(len(groups)), list(groups), rotation=35, ha="right", rotation_mode="anchor")
-        axes.set(xlim=(-0.6, len(groups) - 0.4), ylim=(0, 1.04))
-        axes.grid(visible=False, axis="x")
-        axes.axvline(1.5, color=FAINT, linewidth=1)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(reports) + 1)
+    axes = figure.subplots()
+    width = 0.82 / max(1, len(reports))
+    for index, (stage, colour) in enumerate(zip(reports, _colours(len(reports)), strict=True)):
+        centres = np.arange(len(groups)) + (index - (len(reports) - 1) / 2) * width
+        bars = [group.get(stage) for group in groups.values()]
+        _draw_bars(axes, list(centres), bars, width, color=colour, label=stage)
+    _draw_reference_lines(axes, reports)
+    if len(groups) <= 8:
+        axes.set_xticks(range(len(groups)), [textwrap.fill(name, 14) for name in groups])
+    else:
+        axes.set_xticks(range(len(groups)), list(groups), rotation=35, ha="right", rotation_mode="anchor")
+    axes.set(xlim=(-0.6, len(groups) - 0.4), ylim=(0, 1.04))
+    axes.grid(visible=False, axis="x")
+    axes.axvline(1.5, color=FAINT, linewidth=1)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(reports) + 1)
 
 
 _Bar: TypeAlias = tuple[float, Mapping[str, float]]
@@ -222,14 +167,8 @@ def _draw_reference_lines(axes: Axes, reports: Mapping[str, Mapping[str, Any]]) 
         axes.plot([0.52, 1.48], [0.5] * 2, color=FAKE_COLOUR, linewidth=2.5)
 
 
-def draw_reliability(sets: Mapping[str, ScoredSet], path: Path | str, note: str = "") -> None:
-    """Share of fakes by score in 15 bins, for {name: (labels, scores)}, with calibration errors and score counts."""
-    with _drawing(path, 7.0, "Calibration: does a score mean what it says?", note) as figure:
-        plot_reliability(figure, sets)
-
-
 def plot_reliability(figure: Figure, sets: Mapping[str, ScoredSet]) -> None:
-    """Shares of fakes over counts of scores as in `draw_reliability`."""
+    """Draw the share of fakes by score in 15 bins, of {name: (labels, scores)}, over the counts of scores."""
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     upper.plot([0, 1], [0, 1], "--", color=FAINT, linewidth=1.5, label="perfect")
     for (name, (labels, scores)), colour in zip(sets.items(), _colours(len(sets)), strict=True):
@@ -244,21 +183,6 @@ def plot_reliability(figure: Figure, sets: Mapping[str, ScoredSet]) -> None:
     upper.legend(loc="upper left")
 
 
-def draw_score_distributions(
-    sources: Sequence[str],
-    labels: npt.ArrayLike,
-    scores: npt.ArrayLike,
-    threshold: float,
-    path: Path | str,
-    note: str = "",
-    abstention_band: tuple[float, float] | None = None,
-) -> None:
-    """A histogram of the scores (N,) of each source, over the threshold and the unsure band (low, high)."""
-    cells = len(set(zip(sources, np.asarray(labels).tolist(), strict=True)))
-    with _drawing(path, 1.6 + 0.85 * cells, "Scores of each source", note) as figure:
-        plot_score_distributions(figure, sources, labels, scores, threshold, abstention_band)
-
-
 def plot_score_distributions(
     figure: Figure,
     sources: Sequence[str],
@@ -267,7 +191,7 @@ def plot_score_distributions(
     threshold: float,
     abstention_band: tuple[float, float] | None = None,
 ) -> None:
-    """Histograms as in `draw_score_distributions`."""
+    """Draw a histogram of the scores (N,) of each source, over the threshold and the abstention band (low, high)."""
     labels, scores = validate_labels_and_scores(labels, scores)
     names = np.asarray(sources, dtype=str)
     cells = [
@@ -291,29 +215,26 @@ def plot_score_distributions(
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
 
 
-def draw_robustness(rows: Sequence[Mapping[str, Any]], path: Path | str, note: str = "") -> None:
-    """A heat map: a line a perturbation, a column a set of faces; in each cell balanced accuracy, and AUC below.
+def plot_robustness(figure: Figure, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Draw a heat map: a line a perturbation, a column a set; in each cell balanced accuracy, and AUC below.
 
     `rows` of `list_robustness_cells`: perturbation, set, balanced_accuracy, roc_auc; an empty cell is undefined. Of
     more than 8 sets the first and the 7 weakest are drawn, and the title says so.
     """
     lines = list(dict.fromkeys(str(row["perturbation"]) for row in rows))
-    columns, title = _weakest_sets(rows)
+    columns, note = _weakest_sets(rows)
     values = np.full((len(lines), len(columns)), np.nan)
-    with _drawing(path, 1.9 + 0.52 * len(lines), title, note) as figure:
-        axes = figure.subplots()
-        for row in rows:
-            if row["set"] in columns and row.get("balanced_accuracy") is not None:
-                line, column = lines.index(str(row["perturbation"])), columns.index(str(row["set"]))
-                values[line, column] = value = float(row["balanced_accuracy"])
-                text = f"{value:.3f}\n{float(row['roc_auc']):.3f}"
-                axes.text(
-                    column, line, text, ha="center", va="center", fontsize=10, color=_ink_on(max(value, 0.5), 0.5)
-                )
-        _draw_cells(figure, axes, values, "balanced accuracy", low=0.5)
-        axes.xaxis.tick_top()
-        axes.set_xticks(range(len(columns)), [_wrapped(name, 80 // max(5, len(columns))) for name in columns])
-        axes.set_yticks(range(len(lines)), lines)
+    axes = figure.subplots()
+    for row in rows:
+        if row["set"] in columns and row.get("balanced_accuracy") is not None:
+            line, column = lines.index(str(row["perturbation"])), columns.index(str(row["set"]))
+            values[line, column] = value = float(row["balanced_accuracy"])
+            text = f"{value:.3f}\n{float(row['roc_auc']):.3f}"
+            axes.text(column, line, text, ha="center", va="center", fontsize=9, color=_ink_on(max(value, 0.5), 0.5))
+    _draw_cells(figure, axes, values, "balanced accuracy; AUC below" + note, low=0.5)
+    axes.xaxis.tick_top()
+    axes.set_xticks(range(len(columns)), [_wrapped(name, 80 // max(5, len(columns))) for name in columns])
+    axes.set_yticks(range(len(lines)), lines)
 
 
 def _wrapped(name: str, width: int) -> str:
@@ -321,15 +242,14 @@ def _wrapped(name: str, width: int) -> str:
 
 
 def _weakest_sets(rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], str]:
-    """The sets that fit in the width, the first (macro) and the weakest, and the title that says so."""
+    """The sets that fit in the width, the first (macro) and the weakest, and a note that says so."""
     sets = list(dict.fromkeys(str(row["set"]) for row in rows))
-    title = "Robustness: balanced accuracy, AUC below"
     if len(sets) <= _COLUMNS:
-        return sets, title
+        return sets, ""
     values = {name: [row["balanced_accuracy"] or 0.0 for row in rows if row["set"] == name] for name in sets}
     weakest = sorted(sets[1:], key=lambda name: float(np.mean(values[name])))[: _COLUMNS - 1]
     kept = [name for name in sets if name in weakest or name == sets[0]]
-    return kept, f"{title} (weakest {_COLUMNS - 1} of {len(sets) - 1} pairs)"
+    return kept, f" (weakest {_COLUMNS - 1} of {len(sets) - 1} pairs)"
 
 
 def _colours(count: int) -> list[str]:

@@ -6,26 +6,26 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fakeface.constants import HELDOUT, PARTS, STAGES
+from fakeface.constants import FINAL_STAGE, HELDOUT, MACRO, PARTS, STAGES
 from fakeface.data.image_store import Store, open_store
-from fakeface.evaluation.robustness import MACRO
-from fakeface.reporting import figures, text
+from fakeface.reporting import text
+from fakeface.reporting.figures import draw_figures
 from fakeface.reporting.hard_examples import draw_thumbnails, find_hardest_mistakes
 from fakeface.reporting.reproduce import list_commands, list_recipe_settings, list_stage_settings
 from fakeface.reporting.results_reader import Results, read_results
-from fakeface.system.filesystem import atomic_write
+from fakeface.system.filesystem import atomic_write, recreate_dir
 from fakeface.visualization.html_page import render_page
+from fakeface.visualization.svg import inline_svg
 
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
-_FINAL = STAGES[-1]
 _COIN = 0.5
 _WEAK, _MIDDLING, _STRONG = (248, 207, 194), (255, 240, 194), (217, 239, 226)  # the audit's colours, for 0.5, 0.75, 1
 _MOST_PAIRS = 12
 
 
 def write_result_page(folder: Path, heldout: Path, mistakes: int) -> Path:
-    """Write report.html into reports/ from what else the evaluation has left there; return its path.
+    """Write report.html and figures/ into reports/ from what the evaluation has left there; return the page's path.
 
     Args:
         folder: reports/.
@@ -35,19 +35,24 @@ def write_result_page(folder: Path, heldout: Path, mistakes: int) -> Path:
     Raises:
         UserError: a file is missing, or scores and store do not belong together.
     """
-    reported = read_results(folder)
-    page = render_result_page(reported, open_store(heldout) if mistakes else None, mistakes)
+    results = read_results(folder)
+    figures = draw_figures(results)
+    recreate_dir(folder / "figures")
+    for name, svg in figures.items():
+        with atomic_write(folder / "figures" / f"{name}.svg") as file:
+            file.write(svg)
+    page = render_result_page(results, figures, open_store(heldout) if mistakes else None, mistakes)
     with atomic_write(folder / PAGE) as file:
         file.write(page)
     return folder / PAGE
 
 
-def render_result_page(reported: Results, heldout: Store | None, mistakes: int) -> str:
-    """Return the page; pictures of at most `mistakes` wrong answers come from the store, none where it is None."""
-    metrics, faces = reported.metrics, reported.sets[HELDOUT]
-    wrong = find_hardest_mistakes(faces, _FINAL, metrics["threshold"], mistakes) if heldout else []
+def render_result_page(results: Results, figures: Mapping[str, str], heldout: Store | None, mistakes: int) -> str:
+    """Return the page with `draw_figures`; at most `mistakes` wrong answers are shown, none without a store."""
+    metrics, faces = results.metrics, results.sets[HELDOUT]
+    wrong = find_hardest_mistakes(faces, FINAL_STAGE, metrics["threshold"], mistakes) if heldout else []
     pictures = draw_thumbnails([mistake.path for mistake in wrong], heldout) if heldout else []
-    band = tuple(metrics["coverage"].get(name) for name in ("abstention_low", "abstention_high"))
+    inline = {name: inline_svg(svg) for name, svg in figures.items()}
     return render_page(
         TEMPLATE,
         {
@@ -59,42 +64,42 @@ def render_result_page(reported: Results, heldout: Store | None, mistakes: int) 
         },
         metrics=metrics,
         text=text,
-        final=_FINAL,
+        final=FINAL_STAGE,
         stages=STAGES,
         parts=PARTS,
-        sources=_list_sources(reported),
-        pairs=_list_pairs(reported),
-        heat_map=_build_heat_map(reported.robustness),
-        robustness_images=reported.run["parameters"]["evaluate"]["robustness_images"],
-        robustness=reported.robustness,
-        histories=figures.draw_histories(reported),
-        roc=figures.draw_roc_curves(faces),
-        calibration=figures.draw_calibration(reported),
-        scores=figures.draw_scores(reported, None if None in band else band),
+        sources=_list_sources(results),
+        pairs=_list_pairs(results),
+        heat_map=_build_heat_map(results.robustness),
+        robustness_images=results.run["parameters"]["evaluate"]["robustness_images"],
+        robustness=results.robustness,
+        curves=[svg for name, svg in inline.items() if name.startswith("curves_")],
+        roc=inline["roc"],
+        calibration=inline["calibration"],
+        scores=inline["scores"],
         mistakes=list(zip(wrong, pictures, strict=True)),
         pictures_wanted=bool(mistakes),
-        run=reported.run,
-        timings=reported.timings,
-        counts=_count_images(reported.split),
-        split_images=reported.split["images"],
-        recipe=list_recipe_settings(reported.run),
-        settings=list_stage_settings(reported.run),
-        repeat=list_commands(reported.run),
+        run=results.run,
+        timings=results.timings,
+        counts=_count_images(results.split),
+        split_images=results.split["images"],
+        recipe=list_recipe_settings(results.run),
+        settings=list_stage_settings(results.run),
+        repeat=list_commands(results.run),
     )
 
 
-def _list_sources(reported: Results) -> list[dict[str, Any]]:
+def _list_sources(results: Results) -> list[dict[str, Any]]:
     """A line a held-out source, real ones first: its row of metrics.json, its name, and the stages that knew others."""
     lines = []
-    for name, row in reported.metrics["sources"].items():
-        roles = reported.split["sources"].get(name, {}).get("roles", {})
+    for name, row in results.metrics["sources"].items():
+        roles = results.split["sources"].get(name, {}).get("roles", {})
         lines.append({**row, "name": name, "known": [stage for stage in STAGES if any(roles.get(stage, {}).values())]})
     return sorted(lines, key=lambda line: (line["label"] != "real", line["label"], line["name"]))
 
 
-def _list_pairs(reported: Results) -> list[dict[str, Any]]:
+def _list_pairs(results: Results) -> list[dict[str, Any]]:
     """The named pairs with their sources, or where this data has none, the weakest of all pairs of sources."""
-    metrics, named = reported.metrics, reported.run["parameters"]["evaluate"]["pairs"]
+    metrics, named = results.metrics, results.run["parameters"]["evaluate"]["pairs"]
     if metrics["pairs"]:
         sources = {
             name: " and ".join(pair["real"]) + " / " + " and ".join(pair["fake"]) for name, pair in named.items()

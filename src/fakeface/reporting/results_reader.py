@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +13,6 @@ import numpy.typing as npt
 from fakeface.constants import HELDOUT, LABELS, STAGES
 from fakeface.system.serialization import read_json, read_rows
 
-if TYPE_CHECKING:
-    from fakeface.config.params import Params
-    from fakeface.models.device import Device
-
-RUN = "run.json"
 _CURVES = ("epoch", "loss", "accuracy", "val_loss", "val_accuracy")
 _ROBUSTNESS_NUMBERS = ("balanced_accuracy", "change", "roc_auc", "n_real", "n_fake")
 
@@ -49,37 +43,6 @@ class Results:
     run: Mapping[str, Any]
 
 
-def describe_run(params: Params, device: Device, tags: Mapping[str, str]) -> dict[str, Any]:
-    """Return what run.json holds: parameters, settings of each stage, device, versions, and commit where it is known.
-
-    Args:
-        params: of the experiment.
-        device: what the evaluation ran on.
-        tags: of `tracking.identity.identify`.
-    """
-    from importlib.metadata import version
-
-    import tensorflow as tf
-
-    from fakeface.config.params import list_experiment_parameters
-
-    return {
-        "parameters": list_experiment_parameters(params),
-        "stages": {stage: params.get_stage_config(stage).model_dump() for stage in STAGES},
-        "device": device.name,
-        "precision": device.precision,
-        "versions": {
-            "fakeface": version("fakeface"),
-            "Python": platform.python_version(),
-            "TensorFlow": tf.__version__,
-            "NumPy": np.__version__,
-        },
-        "commit": tags.get("git.commit", "no-commit").replace("no-commit", "") or None,
-        "uncommitted": tags.get("git.dirty_files", ""),
-        "experiment": tags.get("dvc.experiment"),
-    }
-
-
 def read_results(folder: Path) -> Results:
     """Read reports/ as the evaluation left it.
 
@@ -94,7 +57,7 @@ def read_results(folder: Path) -> Results:
         histories={stage: _read_csv(folder / "history" / f"{stage}.csv", _CURVES) for stage in STAGES},
         timings={stage: read_json(path) for stage, path in timings.items() if path.is_file()},
         split=read_json(folder / "data" / "split.json"),
-        run=read_json(folder / RUN),
+        run=read_json(folder / "run.json"),
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fakeface.constants import STAGES
-from fakeface.evaluation.robustness import MACRO, UNCHANGED
+from fakeface.constants import MACRO, STAGES, UNCHANGED
 from fakeface.reporting.metric_plots import HUMAN_ACCURACY, SEED_ACCURACY
 
 UNDEFINED = "–"

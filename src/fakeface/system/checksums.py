@@ -9,19 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fakeface.system.errors import UserError
-
-if TYPE_CHECKING:
-    pass
-
 
 _BLOCK: Final = 1 << 20
 
 
-def hash_file(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
-    """Hexadecimal digests of a file, read once for all of them."""
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file, in hexadecimal."""
+    return hash_file_with(path, ["sha256"])["sha256"]
+
+
+def hash_file_with(path: Path, algorithms: Iterable[str]) -> dict[str, str]:
+    """Return digests of a file in hexadecimal, by the algorithms' names in hashlib; it is read once for all of them."""
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in algorithms}
     if hashes:
         with path.open("rb") as file:
@@ -80,7 +81,7 @@ def _compare_file(folder: Path, row: Mapping[str, Any]) -> str:
         return "missing"
     if row.get("bytes") not in (None, "") and path.stat().st_size != int(row["bytes"]):
         return "changed"
-    return "right" if hash_file(path, ["sha256"])["sha256"] == row["sha256"] else "changed"
+    return "right" if hash_file(path) == row["sha256"] else "changed"
 
 
 def _check_inside(folder: Path, name: str) -> str:

@@ -56,7 +56,7 @@ def result_digest(project_root: Path) -> str:
 
 def _shown(project_root: Path) -> list[Path]:
     """The files of the evaluation, relative to the project's root."""
-    folders = [("plots", "*.csv"), ("figures", "*.png")]
+    folders = [("plots", "*.csv"), ("figures", "*.svg")]
     found = [path for name, kind in folders for path in sorted((project_root / _REPORTS / name).glob(kind))]
     tables = [_REPORTS / name for name in ("metrics.json", "scores.csv", "robustness.csv", "report.html", "run.json")]
     return [*tables, *(path.relative_to(project_root) for path in found)]

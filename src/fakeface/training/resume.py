@@ -6,7 +6,6 @@ everything that decides the result: one of other settings, images or code is nev
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from fakeface.system.checksums import hash_file
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import ensure_dir, recreate_dir
 from fakeface.system.serialization import read_json, write_json
@@ -70,7 +70,7 @@ class TrainingState:
         try:
             recreate_dir(beside)
             tf.train.Checkpoint(**tensors).write(str(beside / _TENSORS))
-            sums = {path.name: _sha256(path) for path in sorted(beside.iterdir())}
+            sums = {path.name: hash_file(path) for path in sorted(beside.iterdir())}
             write_json(beside / _PROGRESS, {"progress": asdict(progress), "sha256": sums})
             _sync_to_disk(beside)
             beside.replace(whole)
@@ -118,7 +118,7 @@ class TrainingState:
         Not at once: until DVC has noted the outputs, a kill would have it run the whole stage again.
         """
         with suppress(OSError):
-            write_json(self.folder / _RESULT, {"sha256": _sha256(checkpoint)})
+            write_json(self.folder / _RESULT, {"sha256": hash_file(checkpoint)})
 
     def _epoch(self, number: int) -> Path:
         return self.folder / f"epoch-{number}"
@@ -152,7 +152,7 @@ def open_training_state(folder: Path, name: str) -> Iterator[TrainingState]:
 def remove_finished(folder: Path, checkpoint: Path) -> None:
     """Remove what is left of the training that made this checkpoint: whoever reads it shows that it is in safety."""
     results = list(folder.glob(f"*/{_RESULT}"))
-    sha256 = _sha256(checkpoint) if results and checkpoint.is_file() else None
+    sha256 = hash_file(checkpoint) if results and checkpoint.is_file() else None
     for path in results:
         with suppress(OSError, ValueError):
             if json.loads(path.read_text(encoding="utf-8")).get("sha256") == sha256:
@@ -187,7 +187,7 @@ def _lock_path(training: Path) -> Path:
 def _read_whole(path: Path) -> Progress | None:
     try:
         content: Mapping[str, Any] = json.loads((path / _PROGRESS).read_text(encoding="utf-8"))
-        whole = all(_sha256(path / name) == sha256 for name, sha256 in content["sha256"].items())
+        whole = all(hash_file(path / name) == sha256 for name, sha256 in content["sha256"].items())
         return Progress(**content["progress"]) if whole else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -211,11 +211,3 @@ def _sync_to_disk(folder: Path) -> None:
 def _display_path(path: Path) -> str:
     """A path below the current folder as the user would write it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

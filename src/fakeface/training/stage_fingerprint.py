@@ -11,13 +11,14 @@ from typing import Any
 import yaml
 
 from fakeface.data.image_store import FACTS
+from fakeface.system.checksums import hash_file
 
 
 def compute_stage_digest(project: Path, stage: str, *more: str, without: Collection[Path] = ()) -> str:
     """Return a SHA-256 (hex) over the parameters, code and data of a stage of dvc.yaml, and over `more`.
 
-    A folder of images counts with the sums that stand in it, which open_store compares with the bytes; a file with its
-    bytes; what is missing counts as that.
+    A file counts with its bytes; a folder of images with the checksums that stand in it, which open_store compares with
+    the bytes; any other folder with every file in it, but for compiled Python; what is missing counts as that.
     """
     description = yaml.safe_load((project / "dvc.yaml").read_text(encoding="utf-8"))["stages"][stage]
     params = yaml.safe_load((project / "params.yaml").read_text(encoding="utf-8"))
@@ -36,5 +37,9 @@ def _get_parameter(params: Any, key: str) -> Any:
 
 
 def _hash_dependency(path: Path) -> str:
+    if path.is_dir() and not (path / FACTS).is_file():
+        files = sorted(file for file in path.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+        text = "\n".join(f"{file.relative_to(path).as_posix()} {hash_file(file)}" for file in files)
+        return hashlib.sha256(text.encode()).hexdigest()
     file = path / FACTS if path.is_dir() else path
-    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"
+    return hash_file(file) if file.is_file() else "missing"

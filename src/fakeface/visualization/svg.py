@@ -1,4 +1,4 @@
-"""matplotlib's drawings as SVG elements of a page: narrow, in one style, the same text for the same numbers."""
+"""matplotlib's drawings as SVG files and as elements of a page: one style, the same text for the same numbers."""
 
 from __future__ import annotations
 
@@ -14,46 +14,56 @@ from fakeface.visualization.style import FAINT, INK, STYLE
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_WIDTH = 4.4  # inches; narrow, so that letters stay readable on a telephone
+NARROW = 4.4  # inches; letters stay readable on a telephone
 
 
-class Picture:
-    """Where a drawing's SVG is found at its end."""
+class Drawing:
+    """Where a drawing's SVG file is found at its end."""
 
-    text = ""
+    svg = ""
 
 
 @contextmanager
-def svg_drawing(height: float, title: str) -> Iterator[tuple[Figure, Picture]]:
-    """A figure of `height` inches with a title, and what its SVG is found in at the end; titles differ on a page."""
+def draw_svg(height: float, title: str, note: str = "", width: float = NARROW) -> Iterator[tuple[Figure, Drawing]]:
+    """A figure of `width` × `height` inches, and what its SVG file is found in at the end.
+
+    Args:
+        height: inches.
+        title: stands above; titles differ on a page.
+        note: stands visibly below it ("synthetic sample"), so that a figure taken out of its report says what it shows.
+        width: inches.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    picture = Picture()
+    drawing = Drawing()
     with mpl.rc_context():
-        mpl.rcdefaults()
+        mpl.rcdefaults()  # a matplotlibrc of the user's must not change the figure
         mpl.rcParams.update(STYLE)
-        mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 10, "grid.color": "#E6E6E6"})
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        figure.suptitle(title, x=0.012, ha="left", fontsize=11.5, fontweight="bold", color=INK)
-        yield figure, picture
+        mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": title, "font.size": 10})
+        figure = Figure(figsize=(width, height + (0.2 if note else 0)), layout="constrained")
+        text = f"{title}\n" if note else title
+        figure.suptitle(text, x=0.012, ha="left", fontsize=11.5, fontweight="bold", color=INK)
+        if note:
+            figure.text(0.014, 1 - 0.27 / figure.get_figheight(), note, ha="left", va="top", fontsize=9, color=FAINT)
+        yield figure, drawing
         for axes in figure.axes:
             axes.tick_params(colors=INK, labelsize=9.5)
             axes.xaxis.label.set(fontsize=9.5, color=FAINT)
             axes.yaxis.label.set(fontsize=9.5, color=FAINT)
         file = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", metadata=nothing)
-    picture.text = _inline(file.getvalue(), title)
+        figure.savefig(file, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    svg = file.getvalue()
+    drawing.svg = svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
 
 
-def _inline(svg: str, title: str) -> str:
-    """Turn an SVG file into an element of a page: without prolog and name spaces, which HTML knows."""
+def inline_svg(svg: str) -> str:
+    """Turn an SVG file of `draw_svg` into an element of a page: without prolog and name spaces, which HTML knows."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'\sxmlns(:xlink)?="[^"]*"', "", svg)
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # Several pictures share one page, and their clip paths and markers one space of names.
-    mark = re.sub(r"\W+", "_", title)
+    # Several figures share one page, and their clip paths and markers one space of names.
+    title = re.search(r'aria-label="([^"]*)"', svg)
+    mark = re.sub(r"\W+", "_", title[1] if title else "")
     svg = re.sub(r'\bid="', f'id="{mark}_', svg)
-    svg = re.sub(r'(href="#|url\(#)', rf"\g<1>{mark}_", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+    return re.sub(r'(href="#|url\(#)', rf"\g<1>{mark}_", svg)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fakeface.data.audit.image_properties import FULL_SIZE_BANDS, PICTURE_BANDS
 from fakeface.data.audit.image_table import ImageTable
 from fakeface.visualization.style import FAKE_COLOUR, REAL_COLOUR
-from fakeface.visualization.svg import svg_drawing
+from fakeface.visualization.svg import draw_svg, inline_svg
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,7 @@ def _values(images: ImageTable, name: str) -> NDArray[np.float64]:
 def _draw_strip(
     values: NDArray[np.float64], images: ImageTable, sources: Sequence[str], title: str, axis: str, log: bool
 ) -> str:
-    with svg_drawing(0.95 + 0.27 * len(sources), title) as (figure, picture):
+    with draw_svg(0.95 + 0.27 * len(sources), title) as (figure, drawing):
         axes = figure.subplots()
         for row, source in enumerate(sources):
             chosen = images.sources == source
@@ -62,7 +62,7 @@ def _draw_strip(
         axes.grid(visible=False, axis="y")
         if log:
             _set_log(axes)
-    return picture.text
+    return inline_svg(drawing.svg)
 
 
 def _set_log(axes: Axes) -> None:
@@ -96,7 +96,7 @@ def _draw_spectrum(images: ImageTable, sources: Sequence[str], title: str, bands
     powers = images.facts(bands)
     frequencies = (np.arange(len(bands)) + 0.5) / (2 * len(bands))
     drawn = dict.fromkeys((False, True), 0)
-    with svg_drawing(3.6 + 0.13 * len(sources), title) as (figure, picture):
+    with draw_svg(3.6 + 0.13 * len(sources), title) as (figure, drawing):
         axes = figure.subplots()
         for source in sources:
             rows = images.sources == source
@@ -109,4 +109,4 @@ def _draw_spectrum(images: ImageTable, sources: Sequence[str], title: str, bands
         axes.set(xlabel="cycles a pixel (0.5: the finest pattern)", ylabel="median log10 power")
         axes.set_xlim(0, 0.5)
         figure.legend(loc="outside lower center", ncols=2, fontsize=9)
-    return picture.text
+    return inline_svg(drawing.svg)

@@ -139,7 +139,7 @@ def _fetch_archive(job: _Job, archive: Archive) -> FetchedArchive:
 
 def _fetch_plain_file(job: _Job, archive: Archive) -> FetchedArchive:
     placed, pinned = job.folder / archive.file, job.pinned(job.pin_name(archive))
-    if placed.is_file() and pinned and hash_file(placed, ["sha256"])["sha256"] == pinned["sha256"]:
+    if placed.is_file() and pinned and hash_file(placed) == pinned["sha256"]:
         return FetchedArchive(archive.file, pinned["sha256"], pinned["bytes"], "unpacked")
     archive_file = job.archives / archive.file
     fetched = _describe_fetched(archive, archive_file, _obtain(job, archive, archive_file))
@@ -153,7 +153,7 @@ def _fetch_plain_file(job: _Job, archive: Archive) -> FetchedArchive:
 
 
 def _describe_fetched(archive: Archive, file: Path, came: str) -> FetchedArchive:
-    return FetchedArchive(archive.file, hash_file(file, ["sha256"])["sha256"], file.stat().st_size, came)
+    return FetchedArchive(archive.file, hash_file(file), file.stat().st_size, came)
 
 
 def _find_unpacked(job: _Job, archive: Archive, folder: Path) -> FetchedArchive:

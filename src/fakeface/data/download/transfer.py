@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fakeface.system.archives import NO_SPACE, Progress, check_readable, detect_archive_kind
-from fakeface.system.checksums import hash_file
+from fakeface.system.checksums import hash_file_with
 from fakeface.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def check_whole(path: Path, expected: Expected, name: str) -> None:
     size = path.stat().st_size
     if expected.bytes is not None and size != expected.bytes:
         raise DownloadError(f"it has {size:,} bytes where {expected.bytes:,} are expected")
-    for algorithm, digest in hash_file(path, expected.digests).items():
+    for algorithm, digest in hash_file_with(path, expected.digests).items():
         stated, stated_by = expected.digests[algorithm]
         if digest != stated.lower():
             raise DownloadError(f"its {algorithm} is {digest} where {stated_by} states {stated}")
