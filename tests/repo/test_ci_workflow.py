@@ -32,7 +32,7 @@ def test_every_path_that_starts_the_workflow_exists() -> None:
 
 def test_whatever_decides_the_comparison_starts_the_workflow() -> None:
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    code = {dep for stage in stages.values() for dep in stage["deps"] if dep.startswith(("src/", "pipeline/"))}
+    code = {dep for stage in stages.values() for dep in stage.get("deps", []) if dep.startswith(("src/", "pipeline/"))}
     others = {"params.yaml", "dvc.yaml", "data.dvc", "sample/manifest.csv", "Makefile", "pyproject.toml"}
     others |= {"requirements/cpu.txt", "tools/compare_with.sh", "tools/make_venv.sh"}
     decides = code | others
