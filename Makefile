@@ -20,7 +20,7 @@ export DO_NOT_TRACK := true
 export DVC_NO_ANALYTICS := true
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: help repro git-repository git-identity compare ablation test test-system ui tracking-server bench setup requirements sample
+.PHONY: help repro git-repository git-identity compare ablation test test-system ui tracking-server bench setup requirements pictures sample
 
 help: ## What each command does
 	@printf 'usage: make COMMAND [NAME=value …]\n\n'
@@ -68,6 +68,9 @@ tracking-server: .venv-server/.installed ## Run MLflow's server with PostgreSQL 
 
 bench: $(stamp) ## Measure this machine against the targets; see benchmarks/RESULTS.md
 	@$(in_venv) python -m benchmarks $(if $(DATA),--data "$(DATA)")
+
+pictures: $(stamp) ## Take the pictures of the README anew (needs Chromium; runs three short experiments)
+	@$(in_venv) tools/take_pictures.sh
 
 sample: $(stamp) ## Draw the synthetic sample anew, byte for byte
 	@$(in_venv) python -m tools.synthetic_sample --out sample

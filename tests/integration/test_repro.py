@@ -76,7 +76,7 @@ def test_git_sees_nothing_but_dvcs_own_notes(reproduced: Reproduced) -> None:
 def test_a_second_time_runs_nothing(reproduced: Reproduced) -> None:
     before = reproduced.project.outputs()
     printed = reproduced.project.done("dvc", "repro")
-    assert re.findall("Running stage '(.+)'", printed) == ["processor", "track"]
+    assert re.findall("Running stage '(.+)'", printed) == ["fingerprint", "track"]
     assert "Nothing new for MLflow" in printed
     look = "import runpy, sys; runpy.run_path('pipeline/track.py', run_name='__main__'); print(sorted(sys.modules))"
     loaded = reproduced.project.done("python", "-c", look)
@@ -111,7 +111,7 @@ def test_a_change_reruns_nothing_before_what_depends_on_it(
     copied.change_params(changes)
     plan = copied.done("dvc", "repro", "--dry")
     always, *running = re.findall("Running stage '(.+)'", plan)
-    assert (always, running[0]) == ("processor", first)
+    assert (always, running[0]) == ("fingerprint", first)
     unchanged = set(re.findall("Stage '(.+)' didn't change", plan))
     stages = list(yaml.safe_load((copied.folder / "dvc.yaml").read_text())["stages"])
     before = set(stages[: stages.index(first)]) - {always}
