@@ -21,7 +21,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -97,9 +96,6 @@ def _resident(pid: int) -> int:
     return total
 
 
-# Data
-
-
 def prepare(workspace: Path, side: int) -> Callable[[int], float]:
     """Write params.yaml; give a function that adds images and returns the seconds it took."""
     params = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
@@ -148,9 +144,6 @@ def grown_beyond(path: Path, limit: int) -> Callable[[], bool]:
     return answer
 
 
-# Comparison
-
-
 def plain_pillow(path: Path) -> NDArray[np.uint8]:
     """Do with Pillow alone what the decoder does: upright, RGB, centre square, antialiased reduction."""
     with Image.open(path) as file:
@@ -188,9 +181,6 @@ def milliseconds(ways: Sequence[Callable[[Path], object]], paths: Sequence[Path]
                 way(path)
             spent[number] += time.process_time() - start
     return [1000 * seconds / len(paths) for seconds in spent]
-
-
-# The whole
 
 
 def measure(workspace: Path, images: int, side: int) -> Iterator[tuple[str, str]]:
@@ -283,12 +273,6 @@ def said(what: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
 
 
-@contextmanager
-def _workspace(inside: Path | None) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="fakeface_splitting_", dir=inside) as folder:
-        yield Path(folder)
-
-
 def main() -> None:
     """Print the table, and write it where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -300,8 +284,8 @@ def main() -> None:
     if arguments.out and not (arguments.out.is_file() and _TABLE.search(arguments.out.read_text(encoding="utf-8"))):
         parser.error(f"--out {arguments.out}: name a file that has the table's two marks, such as SPLITTING.md")
     rows = [("Machine", f"{len(os.sched_getaffinity(0))} cores, {platform.machine()}, load {os.getloadavg()[0]:.1f}")]
-    with _workspace(arguments.folder) as workspace:
-        for row in measure(workspace, arguments.images, arguments.side):
+    with tempfile.TemporaryDirectory(prefix="fakeface_data_stages_", dir=arguments.folder) as workspace:
+        for row in measure(Path(workspace), arguments.images, arguments.side):
             rows.append(row)
             print(f"{row[0]:<40}{row[1]}", flush=True)
     if arguments.out:
