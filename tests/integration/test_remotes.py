@@ -37,13 +37,8 @@ def _clone(project: Project, folder: Path) -> Project:
 def _tracked(project: Project) -> dict[str, str]:
     """The files that DVC keeps, those of data.dvc too; the rest of datasets saves time or tells of the machine."""
     found = project.outputs("data").items()
-    saved_time = (
-        "datasets/.",
-        "datasets/decoded/",
-        "datasets/measured/",
-        "datasets/processor.json",
-        "datasets/collections.json",
-    )
+    saved_time = ("datasets/.", "datasets/decoded/", "datasets/measured/")
+    of_the_machine = ("datasets/processor.json", "datasets/collections.json")
     return {path: content for path, content in found if not path.startswith(saved_time + of_the_machine)}
 
 
