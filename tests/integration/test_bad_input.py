@@ -117,7 +117,7 @@ def outcomes(reproduced: Reproduced, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_ends_in_one_sentence(name: str, outcomes: dict[str, Outcome]) -> None:
+def test_stage_with_bad_input_ends_in_one_sentence(name: str, outcomes: dict[str, Outcome]) -> None:
     process = outcomes[name].process
     assert process.returncode != 0
     assert "Traceback" not in process.stderr
@@ -130,14 +130,14 @@ def test_it_ends_in_one_sentence(name: str, outcomes: dict[str, Outcome]) -> Non
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_earlier_work_stays(name: str, outcomes: dict[str, Outcome]) -> None:
+def test_stage_with_bad_input_keeps_earlier_work(name: str, outcomes: dict[str, Outcome]) -> None:
     outcome = outcomes[name]
     assert len(outcome.before) > 10
     lost = {path for path, content in outcome.before.items() if outcome.after.get(path) != content}
     assert lost == set()
 
 
-def test_bad_images_are_listed_before_the_stage_stops(outcomes: dict[str, Outcome]) -> None:
+def test_split_lists_bad_images_before_it_stops(outcomes: dict[str, Outcome]) -> None:
     listed = (outcomes["too many bad images"].project.folder / "reports/data/rejected.csv").read_text()
     assert "camera_1/letter.jpg" in listed
     assert "camera_2/half.jpg" in listed
@@ -150,7 +150,7 @@ def test_the_row_of_a_stage_that_failed_says_why(outcomes: dict[str, Outcome]) -
     assert "models/stage1.h5 is missing" in failed[0].data.tags["mlflow.note.content"]
 
 
-def test_dvc_hands_the_sentence_on_and_keeps_what_other_stages_made(copied: Project) -> None:
+def test_dvc_repro_passes_the_sentence_on_and_keeps_other_outputs(copied: Project) -> None:
     copied.change_params({"data.rejected_share": "none"})
     of_others = ("datasets/raw/", "models/", "reports/metrics.json", "reports/figures/")
     before = {path: content for path, content in copied.outputs().items() if path.startswith(of_others)}
@@ -163,7 +163,7 @@ def test_dvc_hands_the_sentence_on_and_keeps_what_other_stages_made(copied: Proj
 
 
 @pytest.mark.system
-def test_a_name_with_a_space_is_refused_by_dvc_in_one_sentence_and_loses_nothing(copied: Project) -> None:
+def test_dvc_exp_run_refuses_a_name_with_a_space(copied: Project) -> None:
     copied.done("dvc", "exp", "run", "--queue", "-n", "größe", "-S", "lr=0.1")
     before = (copied.outputs(), _queued(copied), copied.params())
     process = copied.run("dvc", "exp", "run", "--queue", "-n", "größe 1", "-S", "lr=0.2")
@@ -180,7 +180,7 @@ def _queued(project: Project) -> str:
     return project.done("git", "reflog", "show", "--format=%H %gs", "refs/exps/celery/stash")
 
 
-def test_an_override_of_an_unknown_key_is_refused(copied: Project) -> None:
+def test_dvc_exp_run_refuses_an_unknown_key(copied: Project) -> None:
     process = copied.run("dvc", "exp", "run", "-S", "lrr=0.1")
     assert process.returncode != 0
     assert "Traceback" not in process.stderr

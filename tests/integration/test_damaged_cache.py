@@ -46,7 +46,7 @@ def _refusal(project: Project, *script: str) -> str:
     return sentence
 
 
-def test_no_stage_works_with_a_file_that_was_damaged_in_dvcs_cache(damaged: Project) -> None:
+def test_stages_refuse_a_file_damaged_in_dvcs_cache(damaged: Project) -> None:
     assert f"{WEIGHTS} is damaged" in _refusal(damaged, "pipeline/evaluate.py")
     sentence = _refusal(damaged, "pipeline/train_stage.py", "stage1")
     assert f"{PIXELS} is damaged: 1 images are not those written" in sentence
@@ -56,7 +56,7 @@ def test_no_stage_works_with_a_file_that_was_damaged_in_dvcs_cache(damaged: Proj
     assert Path(RAW).relative_to("datasets/raw").as_posix() in sentence
 
 
-def test_no_stage_believes_words_about_its_data_that_were_damaged_in_dvcs_cache(copied: Project) -> None:
+def test_stages_refuse_facts_damaged_in_dvcs_cache(copied: Project) -> None:
     expected = {COLLECTED: _damage(copied, COLLECTED, b"sample"), STORE: _damage(copied, STORE, b"synthetic sample")}
     copied.done("dvc", "checkout")
     assert {name: (copied.folder / name).read_bytes() for name in expected} == expected

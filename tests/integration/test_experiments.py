@@ -47,7 +47,7 @@ def baseline(experiments: Experiments) -> Row:
 # ---- one row each ----
 
 
-def test_the_queue_ends_well(experiments: Experiments) -> None:
+def test_queue_succeeds(experiments: Experiments) -> None:
     logs = [experiments.project.run("dvc", "queue", "logs", name).stdout[-2000:] for name in experiments.sweep.values()]
     assert experiments.queue_status.count("Success") == len(SWEPT), "\n".join(logs)
 

@@ -81,12 +81,12 @@ def _run(command: str, project: Project, folder: Path) -> tuple[str, Path]:
     return process.stdout + errors, Path((folder / "place").read_text().strip())
 
 
-def test_the_page_says_what_its_commands_print(printed: list[tuple[Step, str]]) -> None:
+def test_experiments_page_says_what_its_commands_print(printed: list[tuple[Step, str]]) -> None:
     assert len(printed) > 8
     for step, output in printed:
         assert re.search(_pattern(step.shown), _masked(output)), f"$ {step.command}\n{output}"
 
 
-def test_the_page_names_the_gates_that_are_set_here() -> None:
+def test_experiments_page_names_the_gate_of_params() -> None:
     for command, at_least in GATES.items():
         assert re.search(rf"`at_least: {at_least}`:\n\n```\n\$ {command}\n", PAGE), command

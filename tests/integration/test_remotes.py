@@ -46,9 +46,7 @@ def _executed(printed: str) -> set[str]:
     return set(re.findall("Running stage '(.+)'", printed)) - {"fingerprint", "track"}
 
 
-def test_a_colleague_gets_everything_from_a_folder_and_make_repro_trains_nothing(
-    copied: Project, tmp_path: Path
-) -> None:
+def test_dvc_pull_from_a_folder_leaves_make_repro_nothing_to_train(copied: Project, tmp_path: Path) -> None:
     _share(copied, str(tmp_path / "a shared folder"))
     copied.done("dvc", "push", "--quiet")
     clone = _clone(copied, tmp_path / "clone")
@@ -73,7 +71,7 @@ def bucket(tmp_path: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
 
 @pytest.mark.system
 @pytest.mark.skipif(not RCLONE.exists(), reason="the object store is not installed: run `make .venv-server/.installed`")
-def test_a_colleague_gets_everything_from_an_s3_compatible_server(
+def test_dvc_pull_from_s3_brings_every_output(
     copied: Project, bucket: tuple[str, Mapping[str, str]], tmp_path: Path
 ) -> None:
     url, keys = bucket
@@ -85,7 +83,7 @@ def test_a_colleague_gets_everything_from_an_s3_compatible_server(
     assert _tracked(clone) == _tracked(copied)
 
 
-def test_one_changed_image_touches_only_what_depends_on_it(copied: Project) -> None:
+def test_dvc_repro_after_one_changed_image_touches_its_stage_only(copied: Project) -> None:
     changed = "camera_3/004.png"  # of stage 3 alone
     before = copied.outputs()
     _change_a_pixel(copied.folder / "sample" / changed)

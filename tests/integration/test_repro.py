@@ -52,7 +52,7 @@ def row(rows: Rows) -> Row:
     return rows.named(run.info.run_name)
 
 
-def test_data_is_fetched_without_being_asked_for(reproduced: Reproduced) -> None:
+def test_dvc_repro_fetches_data(reproduced: Reproduced) -> None:
     def files(name: str) -> dict[str, bytes]:
         folder = reproduced.project.folder / name
         return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -60,7 +60,7 @@ def test_data_is_fetched_without_being_asked_for(reproduced: Reproduced) -> None
     assert files("data") == files("sample")
 
 
-def test_every_output_that_dvc_yaml_names_is_made(reproduced: Reproduced) -> None:
+def test_dvc_repro_makes_every_output(reproduced: Reproduced) -> None:
     folder = reproduced.project.folder
     stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
     outs = [out for stage in stages.values() for out in (*stage.get("outs", []), *stage.get("metrics", []))]
@@ -69,11 +69,11 @@ def test_every_output_that_dvc_yaml_names_is_made(reproduced: Reproduced) -> Non
     assert [out for out in named if not (folder / out).exists()] == []
 
 
-def test_git_sees_nothing_but_dvcs_own_notes(reproduced: Reproduced) -> None:
+def test_dvc_repro_leaves_git_only_dvcs_files(reproduced: Reproduced) -> None:
     assert sorted(line.split()[-1] for line in reproduced.git_status) == ["data.dvc", "dvc.lock"]
 
 
-def test_a_second_time_runs_nothing(reproduced: Reproduced) -> None:
+def test_dvc_repro_again_runs_nothing(reproduced: Reproduced) -> None:
     before = reproduced.project.outputs()
     printed = reproduced.project.done("dvc", "repro")
     assert re.findall("Running stage '(.+)'", printed) == ["fingerprint", "track"]
@@ -105,7 +105,7 @@ def test_the_stages_without_a_row_close_those_of_the_dead_too(copied: Project, s
         ({"recipe": "seed"}, "train_stage1"),
     ],
 )
-def test_a_change_reruns_nothing_before_what_depends_on_it(
+def test_dvc_repro_after_a_change_starts_at_what_depends_on_it(
     copied: Project, changes: dict[str, Any], first: str
 ) -> None:
     copied.change_params(changes)
@@ -119,7 +119,7 @@ def test_a_change_reruns_nothing_before_what_depends_on_it(
     assert not before & set(running)
 
 
-def test_data_may_be_one_archive_that_dvc_imports_over_http(copied: Project) -> None:
+def test_data_dvc_imports_one_archive_over_http(copied: Project) -> None:
     sample, packed = copied.folder / "sample", io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         for path in sample.rglob("*.png"):
@@ -136,7 +136,7 @@ def test_data_may_be_one_archive_that_dvc_imports_over_http(copied: Project) -> 
     }
 
 
-def test_metrics_tell_how_well_unseen_sources_are_called(reproduced: Reproduced) -> None:
+def test_metrics_cover_the_heldout_sources(reproduced: Reproduced) -> None:
     overall = _metrics(reproduced)["generalization"]
     for name in ("accuracy", "balanced_accuracy", "roc_auc", "average_precision"):
         assert 0 <= overall[name] <= 1
@@ -145,7 +145,7 @@ def test_metrics_tell_how_well_unseen_sources_are_called(reproduced: Reproduced)
     assert set(_metrics(reproduced)["sources"]) == HELDOUT
 
 
-def test_metrics_agree_with_the_scores_they_come_from(reproduced: Reproduced) -> None:
+def test_metrics_agree_with_scores(reproduced: Reproduced) -> None:
     metrics, scores = _metrics(reproduced), _table(reproduced, "reports/scores.csv")
 
     def accuracy(rows: list[dict[str, str]], stage: str, threshold: float) -> float:
@@ -176,7 +176,7 @@ def test_metrics_agree_with_the_scores_they_come_from(reproduced: Reproduced) ->
                 assert name == "ece" or around["low"] <= row[part][name] <= around["high"], f"{stage}, {part}, {name}"
 
 
-def test_robustness_table_starts_at_the_plain_result_of_each_pair(reproduced: Reproduced) -> None:
+def test_robustness_starts_at_the_unchanged_result_of_each_pair(reproduced: Reproduced) -> None:
     pairs, table = _metrics(reproduced)["pairs"], _table(reproduced, "reports/robustness.csv")
     plain = {row["set"]: float(row["balanced_accuracy"]) for row in table if row["perturbation"] == "none"}
     macro = plain.pop("macro")
@@ -187,7 +187,7 @@ def test_robustness_table_starts_at_the_plain_result_of_each_pair(reproduced: Re
     assert set(_metrics(reproduced)["robustness"]) == {row["perturbation"] for row in table}
 
 
-def test_counts_agree_from_the_files_to_the_metrics(reproduced: Reproduced) -> None:
+def test_counts_agree_from_files_to_metrics(reproduced: Reproduced) -> None:
     metrics, split = _metrics(reproduced), reproduced.project.read_json("reports/data/split.json")
     for label in ("real", "fake"):
         counted = split["roles"][label]
@@ -201,19 +201,19 @@ def test_counts_agree_from_the_files_to_the_metrics(reproduced: Reproduced) -> N
     assert split["sources"]["camera_4"]["found"] == IMAGES
 
 
-def test_the_audit_made_by_hand_is_the_pipelines(copied: Project) -> None:
+def test_data_report_equals_the_pipelines_audit(copied: Project) -> None:
     printed = copied.done("fakeface", "data", "report")
     assert "0 leaks" in printed
     assert "reports/data/audit.html" in printed
     assert "up to date" in copied.done("dvc", "status", "audit")
 
 
-def test_no_stage_saw_a_heldout_source_but_the_one_that_is_shared_out(reproduced: Reproduced) -> None:
+def test_split_gives_stages_no_heldout_source_but_the_shared_one(reproduced: Reproduced) -> None:
     roles = reproduced.project.read_json("reports/data/split.json")["sources"]
     assert set(roles["camera_4"]["roles"]) == set(roles[GENERATORS[2]]["roles"]) == {"heldout"}
 
 
-def test_what_is_no_image_is_counted_named_and_set_aside(reproduced: Reproduced) -> None:
+def test_split_counts_and_names_what_is_no_image(reproduced: Reproduced) -> None:
     reasons = {row["path"]: row["reason"] for row in _table(reproduced, "reports/data/rejected.csv")}
     assert set(reasons) == {LETTER, HALF_IMAGE}
     assert "not an image" in reasons[LETTER]
@@ -227,7 +227,7 @@ def test_what_is_no_image_is_counted_named_and_set_aside(reproduced: Reproduced)
         assert not kept & set(reasons)
 
 
-def test_a_result_of_the_sample_says_so(reproduced: Reproduced, row: Row) -> None:
+def test_results_of_the_sample_say_so(reproduced: Reproduced, row: Row) -> None:
     assert _metrics(reproduced)["note"] == NOTE
     assert NOTE in reproduced.printed
     assert row.run.data.tags["data.note"] == NOTE
@@ -242,7 +242,7 @@ def _checkpoint(reproduced: Reproduced, stage: str) -> Any:
     return {**facts, "calibration": json.loads(calibration) if isinstance(calibration, str) else calibration}
 
 
-def test_figures_are_pictures(reproduced: Reproduced) -> None:
+def test_figures_are_svg_with_the_note(reproduced: Reproduced) -> None:
     figures = sorted((reproduced.project.folder / "reports/figures").glob("*.svg"))
     assert {"curves_stage1.svg", "confusion.svg", "roc.svg"} <= {path.name for path in figures}
     for path in figures:
@@ -262,7 +262,7 @@ def test_dvc_shows_plots_and_metrics(reproduced: Reproduced, copied: Project) ->
     assert shown[""]["data"]["reports/metrics.json"]["data"] == _metrics(reproduced)
 
 
-def test_the_summary_reads_what_the_evaluation_wrote(reproduced: Reproduced) -> None:
+def test_summary_reads_the_evaluation(reproduced: Reproduced) -> None:
     table = reproduced.project.done("fakeface", "summary")
     assert NOTE in table
     for name in (*STAGES, *HELDOUT):

@@ -22,7 +22,7 @@ ROWS = [
 ]
 
 
-def test_a_row_says_target_measured_ratio_and_whether_it_is_met() -> None:
+def test_row_says_target_measured_ratio_and_whether_it_is_met() -> None:
     _, _, *lines = markdown(ROWS).splitlines()
     assert lines == [
         "| training | at least 3 × | 3.42 × | 1.14 | met | 41 images/s against 12 |",
@@ -31,7 +31,7 @@ def test_a_row_says_target_measured_ratio_and_whether_it_is_met() -> None:
     ]
 
 
-def test_a_new_table_takes_the_place_of_the_old_one_alone(tmp_path: Path) -> None:
+def test_put_into_replaces_the_old_table_alone(tmp_path: Path) -> None:
     file = tmp_path / "RESULTS.md"
     file.write_text((PROJECT / "benchmarks/RESULTS.md").read_text())
     before, after = file.read_text().split(BEGIN)[0], file.read_text().split(END)[1]
@@ -41,7 +41,7 @@ def test_a_new_table_takes_the_place_of_the_old_one_alone(tmp_path: Path) -> Non
     assert "What did not help" in after
 
 
-def test_a_file_without_its_marks_is_left_alone(tmp_path: Path) -> None:
+def test_put_into_leaves_a_file_without_marks(tmp_path: Path) -> None:
     file = tmp_path / "RESULTS.md"
     file.write_text(f"{END} then {BEGIN}")
     with pytest.raises(UserError, match="needs the lines"):
@@ -49,6 +49,6 @@ def test_a_file_without_its_marks_is_left_alone(tmp_path: Path) -> None:
     assert file.read_text() == f"{END} then {BEGIN}"
 
 
-def test_the_seed_trains_on_each_stage_alone_as_often_as_its_epochs() -> None:
+def test_trained_images_of_the_seed_count_each_stage_alone() -> None:
     counts = training_images(PROJECT / "sample")
     assert trained_images("seed", counts) == {stage: int(counts[stage]) // 64 * 64 * 5 for stage in counts}

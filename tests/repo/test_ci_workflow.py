@@ -20,17 +20,17 @@ TRIGGERS: list[str] = WORKFLOW[True]["pull_request"]["paths"]
 COMMANDS: list[str] = [step["run"] for job in WORKFLOW["jobs"].values() for step in job["steps"] if "run" in step]
 
 
-def test_the_workflow_calls_commands_that_the_makefile_has() -> None:
+def test_workflow_calls_commands_of_the_makefile() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     called = [re.findall(r"^make (?:--\S+ )*([a-z-]+)", command, re.MULTILINE) for command in COMMANDS]
     assert {"setup", "compare"} <= {name for names in called for name in names} <= targets
 
 
-def test_every_path_that_starts_the_workflow_exists() -> None:
+def test_workflow_paths_exist() -> None:
     assert [pattern for pattern in TRIGGERS if next(PROJECT.glob(pattern), None) is None] == []
 
 
-def test_whatever_decides_the_comparison_starts_the_workflow() -> None:
+def test_workflow_starts_for_all_that_decides_the_comparison() -> None:
     stages = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     code = {dep for stage in stages.values() for dep in stage.get("deps", []) if dep.startswith(("src/", "pipeline/"))}
     others = {"params.yaml", "dvc.yaml", "data.dvc", "sample/manifest.csv", "Makefile", "pyproject.toml"}
@@ -62,7 +62,7 @@ def _check(machine: dict[str, str]) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("user", ["0", "1000"])
-def test_the_check_of_a_change_says_first_and_last_what_it_skips(bare_machine: dict[str, str], user: str) -> None:
+def test_ci_run_says_first_and_last_what_it_skips(bare_machine: dict[str, str], user: str) -> None:
     _program(bare_machine, "id", f"echo {user}")
     _program(bare_machine, "apt-get", "exit 100")
     _program(bare_machine, "make", "echo ran $1; echo ran $1 >&2")

@@ -38,7 +38,7 @@ def test_stage_depends_on_the_code_that_it_runs(stage: str) -> None:
     assert any(dep in STAGES[stage]["cmd"] for dep in STAGES[stage]["deps"] if dep.startswith("pipeline/"))
 
 
-def test_stages_that_run_every_time_write_nothing_that_a_change_of_code_could_leave_old() -> None:
+def test_stages_that_run_every_time() -> None:
     assert {"fingerprint", "track"} == RUNS_EVERY_TIME
 
 
@@ -59,7 +59,7 @@ def test_processor_reruns_what_it_computes(stage: str) -> None:
     assert "datasets/processor.json" in STAGES[stage]["deps"]
 
 
-def test_what_a_page_shows_scores_nothing_anew() -> None:
+def test_report_settings_rerun_no_evaluation() -> None:
     assert "report" not in STAGES["evaluate"]["params"]
     assert "report" in STAGES["report"]["params"]
 
@@ -72,7 +72,7 @@ def test_scripts_are_thin() -> None:
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_names_parameters_that_exist(stage: str) -> None:
+def test_stage_parameters_exist(stage: str) -> None:
     content = yaml.safe_load((PROJECT / "params.yaml").read_text(encoding="utf-8"))
     for key in STAGES[stage].get("params", []):
         value = content
@@ -81,6 +81,6 @@ def test_a_stage_names_parameters_that_exist(stage: str) -> None:
             value = value[part]
 
 
-def test_every_parameter_belongs_to_a_stage_or_judges_its_result() -> None:
+def test_every_parameter_belongs_to_a_stage_or_to_promotion() -> None:
     named = {key.split(".")[0] for stage in STAGES.values() for key in stage.get("params", [])}
     assert set(Params.model_fields) - named == {"promote"}

@@ -43,7 +43,7 @@ def measured(manifest: list[dict[str, str]]) -> dict[str, FileProperties]:
     return {row["path"]: measure_file((SAMPLE / row["path"]).read_bytes()) for row in manifest}
 
 
-def test_a_rebuild_gives_the_committed_bytes(tmp_path: Path) -> None:
+def test_synthetic_sample_rebuild_gives_the_committed_bytes(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
@@ -62,7 +62,7 @@ def test_a_rebuild_gives_the_committed_bytes(tmp_path: Path) -> None:
         assert path.read_bytes() == (SAMPLE / path.relative_to(tmp_path)).read_bytes(), path.name
 
 
-def test_the_manifest_describes_exactly_the_files(manifest: list[dict[str, str]]) -> None:
+def test_synthetic_sample_manifest_describes_exactly_the_files(manifest: list[dict[str, str]]) -> None:
     assert {row["path"] for row in manifest} == {path.relative_to(SAMPLE).as_posix() for path in SAMPLE.rglob("*.jpg")}
     for row in manifest:
         content = (SAMPLE / row["path"]).read_bytes()
@@ -76,7 +76,7 @@ def test_the_manifest_describes_exactly_the_files(manifest: list[dict[str, str]]
     assert len({row["sha256"] for row in manifest}) == len(manifest)
 
 
-def test_near_duplicates_are_two_takes_of_one_scene(manifest: list[dict[str, str]]) -> None:
+def test_synthetic_sample_near_duplicates_are_two_takes_of_one_scene(manifest: list[dict[str, str]]) -> None:
     groups: dict[str, list[Table]] = {}
     alone: list[Table] = []
     for row in manifest:
@@ -92,13 +92,13 @@ def test_near_duplicates_are_two_takes_of_one_scene(manifest: list[dict[str, str
     assert np.median(between) < 0.6
 
 
-def test_the_sample_stays_small() -> None:
+def test_synthetic_sample_stays_small() -> None:
     assert sum(path.stat().st_size for path in SAMPLE.rglob("*")) <= 12_000_000
 
 
 @pytest.mark.parametrize("sources", [STAGES, HELD_OUT], ids=["stages", "held out"])
 @pytest.mark.parametrize("evidence", EVIDENCE)
-def test_no_shortcut_tells_the_classes_apart(
+def test_synthetic_sample_has_no_shortcut(
     manifest: list[dict[str, str]], measured: dict[str, FileProperties], sources: tuple[str, ...], evidence: str
 ) -> None:
     rows = [row for row in manifest if row["source"] in sources]

@@ -24,13 +24,13 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "postgresql"
 
 
-def test_without_postgresql_the_package_is_named(installed: Path) -> None:
+def test_postgres_missing_names_the_package(installed: Path) -> None:
     installed.rename(installed.with_name("away"))
     with pytest.raises(UserError, match="the package postgresql"):
         postgres.find_programs(installed / "data")
 
 
-def test_the_newest_postgresql_makes_the_data_and_no_other_version_opens_it(installed: Path) -> None:
+def test_postgres_data_keeps_its_version(installed: Path) -> None:
     data = installed.parent / "data"
     assert postgres.find_programs(data) == installed / "15/bin"
     data.mkdir()
@@ -41,7 +41,7 @@ def test_the_newest_postgresql_makes_the_data_and_no_other_version_opens_it(inst
         postgres.find_programs(data)
 
 
-def test_a_password_that_is_gone_is_not_drawn_again(tmp_path: Path) -> None:
+def test_password_that_is_gone_is_not_drawn_again(tmp_path: Path) -> None:
     path = tmp_path / "password"
     drawn = mlflow_server.password(path, is_known=False)
     assert path.stat().st_mode & 0o077 == 0
