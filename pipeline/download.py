@@ -12,14 +12,14 @@ from fakeface.data.download.source_resolver import (
     resolve_data_folder,
 )
 from fakeface.system.errors import exit_on_user_error
-from fakeface.tracking.runs import bury_first
+from fakeface.tracking.run_context import fail_stale_runs_if_any
 
 UNPACKED = Path("datasets/unpacked")
 
 
 def main() -> None:
     """Collect the sources of the chosen profile."""
-    bury_first(Path.cwd())
+    fail_stale_runs_if_any(Path.cwd())
     data = load_params(Path("params.yaml")).data
     root = resolve_data_folder(data, UNPACKED)
     name, profile = choose_profile(data, root)

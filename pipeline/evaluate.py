@@ -13,9 +13,9 @@ def main() -> None:
 
     with tracking.evaluation_run(project, list_experiment_parameters(params)):
         from fakeface.evaluation.run_evaluation import run_evaluation
-        from fakeface.tracking.identity import identify
+        from fakeface.tracking.run_identity import identify_run
 
-        metrics = run_evaluation(params, Path(), identify(project).tags)
+        metrics = run_evaluation(params, Path(), identify_run(project).tags)
     if left_out := sorted(set(params.evaluate.pairs) - set(metrics["pairs"])):
         print(f"pairs left out, because this data lacks a source of theirs: {', '.join(left_out)}", flush=True)
 

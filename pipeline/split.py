@@ -5,12 +5,12 @@ from pathlib import Path
 from fakeface.config.params import load_params
 from fakeface.data.split.build_splits import sources_below_quota, split_dataset
 from fakeface.system.errors import exit_on_user_error
-from fakeface.tracking.runs import bury_first
+from fakeface.tracking.run_context import fail_stale_runs_if_any
 
 
 def main() -> None:
     """Decode, split, prove, write."""
-    bury_first(Path.cwd())
+    fail_stale_runs_if_any(Path.cwd())
     params = load_params(Path("params.yaml"))
     summary = split_dataset(
         raw=Path("datasets/raw"),

@@ -1,4 +1,4 @@
-"""Complete the experiment's row in MLflow and register its model, whatever DVC ran or took from its cache."""
+"""Complete the experiment's run in MLflow and register its model, whatever DVC ran or took from its cache."""
 
 from pathlib import Path
 

@@ -37,4 +37,4 @@ while status=$(dvc queue status) && [[ $status =~ Queued|Running ]]; do sleep 5;
 fakeface ui --port "$port" > "$folder/said" 2>&1 &
 server=$!
 until grep -q 'startup complete' "$folder/said"; do sleep 1; kill -0 "$server"; done
-take "$(sed -n 's/^The experiments compared: //p' "$folder/said")" docs/images/compare.png 2000 1150 40 352 # the panel of MLflow's assistant
+take "$(sed -n 's/^The experiments compared: //p' "$folder/said")" docs/images/compare.png 2000 1150 40 515 # the panel of MLflow's assistant

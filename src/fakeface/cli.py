@@ -75,7 +75,7 @@ def deliver() -> None:
     """Send what a tracking server that was away has missed."""
     from fakeface import tracking
 
-    waiting, elsewhere = tracking.deliver(Path.cwd()), tracking.waiting_elsewhere(Path.cwd())
+    waiting, elsewhere = tracking.deliver(Path.cwd()), tracking.count_pending_elsewhere(Path.cwd())
     if waiting:
         click.echo(f"{waiting:,} events still wait; the server is away.")
     for store, count in elsewhere.items():
@@ -94,7 +94,7 @@ def runs(name: str) -> None:
     from fakeface.config.params import load_params
 
     metric = load_params(Path("params.yaml")).promote.metric
-    listing = tracking.list_rows(Path.cwd(), metric)
+    listing = tracking.list_runs(Path.cwd(), metric)
     found = [row for row in listing.rows if name in ("", row.name)]
     if not found:
         raise UserError(f"MLflow has no experiment{f' {name!r}' if name else ' yet'}; `dvc repro` records the result.")

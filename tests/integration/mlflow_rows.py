@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
-from fakeface.tracking.mlflow_store import quiet_mlflow
+from fakeface.tracking.event_writer import quiet_mlflow
 from tests.integration.small_project import Project
 
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from fakeface.constants import STAGES
-from fakeface.tracking.identity import identify
+from fakeface.tracking.run_identity import identify_run
 from tests.integration.mlflow_rows import Row, Rows
 from tests.integration.small_project import CAMERAS, EPOCHS, GENERATORS, HALF_IMAGE, IMAGES, LETTER, Project, Reproduced
 from tests.support.faulty_http_server import serving
@@ -80,7 +80,7 @@ def test_dvc_repro_again_runs_nothing(reproduced: Reproduced) -> None:
     assert "Nothing new for MLflow" in printed
     look = "import runpy, sys; runpy.run_path('pipeline/track.py', run_name='__main__'); print(sorted(sys.modules))"
     loaded = reproduced.project.done("python", "-c", look)
-    assert "'fakeface.tracking.ledger'" in loaded
+    assert "'fakeface.tracking.run_index'" in loaded
     assert "'mlflow'" not in loaded  # which takes seconds to load
     assert reproduced.project.outputs() == before
 
@@ -89,7 +89,12 @@ def test_dvc_repro_again_runs_nothing(reproduced: Reproduced) -> None:
 @pytest.mark.parametrize("stage", ["download", "split"])
 def test_the_stages_without_a_row_close_those_of_the_dead_too(copied: Project, stage: str) -> None:
     sign = copied.folder / ".fakeface/alive/somebody.jsonl"
-    who = {"experiment": identify(copied.folder, {}).as_json(), "stage": "stage1", "work": "stage1", "store": "local"}
+    who = {
+        "experiment": identify_run(copied.folder, {}).as_json(),
+        "stage": "stage1",
+        "work": "stage1",
+        "store": "local",
+    }
     sign.write_text(json.dumps({**who, "pid": "1", "host": "here", "last": "epoch 1"}))
     copied.done("python", f"pipeline/{stage}.py")
     assert not sign.exists()

@@ -18,7 +18,7 @@ from fakeface.cli import main
 from fakeface.constants import STAGES
 from fakeface.system.errors import UserError
 from fakeface.tracking import record_experiment
-from fakeface.tracking.page import opened_store
+from fakeface.tracking.ui import open_store
 from tests.integration.experiments import start_queue, wait_for_queue
 from tests.integration.mlflow_rows import Row, Rows
 from tests.integration.small_project import EPOCHS, Project, Reproduced
@@ -107,7 +107,7 @@ def test_the_first_screen_says_how_to_use_it(outage: Outage) -> None:
 
 def test_nobody_gets_in_without_the_password(outage: Outage) -> None:
     wrong = {"MLFLOW_TRACKING_URI": outage.server.uri("a wrong password")}
-    with pytest.raises(UserError, match="refuses the password"), opened_store(outage.project.folder, wrong):
+    with pytest.raises(UserError, match="refuses the password"), open_store(outage.project.folder, wrong):
         pass
 
 

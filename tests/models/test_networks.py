@@ -89,7 +89,7 @@ def test_both_views_are_scored_by_the_mean_of_their_logits() -> None:
 
 
 def test_what_mlflow_serves_averages_both_views_too() -> None:
-    from fakeface.tracking.detector_model import _with_mirrored_view
+    from fakeface.tracking.pyfunc_model import _with_mirrored_view
 
     model = build_network("residual", CHANNELS, 32, 0.9)
     served = _with_mirrored_view(model).predict_on_batch(IMAGES)

@@ -28,12 +28,12 @@ from fakeface import tracking
 from fakeface.cli import main
 from fakeface.constants import STAGES
 from fakeface.system.errors import UserError
-from fakeface.tracking import alive, comparison, runs, undelivered
-from fakeface.tracking.addresses import LOCAL, store_name
-from fakeface.tracking.identity import identify
-from fakeface.tracking.ledger import Row, known_row
-from fakeface.tracking.naming import LONGEST_NAME, LONGEST_VALUE, flat_metrics, flat_parameters
-from fakeface.tracking.page import opened_store, serve_page
+from fakeface.tracking import chart_view, liveness, outbox, run_context
+from fakeface.tracking.flatten import LONGEST_NAME, LONGEST_VALUE, flatten_metrics, flatten_parameters
+from fakeface.tracking.run_identity import identify_run
+from fakeface.tracking.run_index import IndexedRun, find_known_run
+from fakeface.tracking.store_uri import LOCAL, name_store
+from fakeface.tracking.ui import open_store, serve_page
 from tests.support.project import PROJECT
 
 PARAMETERS = {"lr": 0.001, "recipe": "seed", "stages": {"stage3": {"lr": None}}}
@@ -96,12 +96,12 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Killed:
     for child in children:
         assert child.stdout is not None
         child.stdout.readline()
-    assert tracking.bury_the_dead(project, NOTHING) == []
+    assert tracking.fail_stale_runs(project, NOTHING) == []
     while_alive = {run.info.status for run in _rows(project).values()}
     children[0].send_signal(signal.SIGTERM)
     children[1].kill()
     errors = [child.communicate()[1] for child in children]
-    buried = tracking.bury_the_dead(project, NOTHING)
+    buried = tracking.fail_stale_runs(project, NOTHING)
     codes = [child.returncode for child in children]
     return Killed(project, while_alive, codes, errors, buried, _rows(project))
 
@@ -180,9 +180,9 @@ def _complete(
     *,
     parameters: Mapping[str, Any] = PARAMETERS,
     result: tracking.Result | None = None,
-) -> Row | None:
+) -> IndexedRun | None:
     """Complete the row as record_experiment does, from fewer files than a whole project has."""
-    with runs.result_run(project, environ) as run:
+    with run_context.result_run(project, environ) as run:
         return run.complete(parameters, result or _result(project), tags)
 
 
@@ -239,26 +239,26 @@ def test_stages_of_one_repro_find_the_same_row_and_a_temporary_workspace_writes_
 
 
 def test_what_decides_the_result_makes_another_experiment(project: Path) -> None:
-    before = identify(project, NOTHING).key
-    assert before == identify(project, NOTHING).key
+    before = identify_run(project, NOTHING).key
+    assert before == identify_run(project, NOTHING).key
     (project / "params.yaml").write_text("# a remark\nlr: 0.0010\n")
-    assert before == identify(project, NOTHING).key
+    assert before == identify_run(project, NOTHING).key
     (project / "params.yaml").write_text("lr: 0.002\n")
-    other_lr = identify(project, NOTHING).key
+    other_lr = identify_run(project, NOTHING).key
     (project / "src" / "network.py").write_text("WIDTH = 32\n")
-    other_code = identify(project, NOTHING).key
+    other_code = identify_run(project, NOTHING).key
     (project / "dvc.lock").write_text("stages: {split: {outs: [{path: datasets/split, md5: abc.dir}]}}\n")
-    other_data = identify(project, NOTHING).key
+    other_data = identify_run(project, NOTHING).key
     assert len({before, other_lr, other_code, other_data}) == 4
 
 
 def test_changes_beside_the_commit_are_named(project: Path) -> None:
-    assert identify(project, NOTHING).tags["git.dirty"] == "false"
+    assert identify_run(project, NOTHING).tags["git.dirty"] == "false"
     (project / "params.yaml").write_text("lr: 0.002\n")
     (project / "src" / "network.py").write_text("WIDTH = 32\n")
-    assert identify(project, NOTHING).tags["git.dirty_files"] == "params.yaml, src/network.py"
+    assert identify_run(project, NOTHING).tags["git.dirty_files"] == "params.yaml, src/network.py"
     # DVC keeps the parameters of an experiment itself.
-    assert identify(project, {"DVC_EXP_NAME": "alpha"}).tags["git.dirty_files"] == "src/network.py"
+    assert identify_run(project, {"DVC_EXP_NAME": "alpha"}).tags["git.dirty_files"] == "src/network.py"
 
 
 def test_a_row_made_of_cached_results_alone_is_complete_and_is_left_alone_the_second_time(project: Path) -> None:
@@ -293,15 +293,15 @@ def test_a_row_is_known_without_the_store_until_it_changes(project: Path) -> Non
     _write_histories(project, *STAGES)
     found = _complete(project, NOTHING)
     assert found is not None
-    assert known_row(project, found.result, NOTHING) == found
-    assert known_row(project, "another result", NOTHING) is None
-    assert known_row(project, found.result, {"DVC_EXP_NAME": "wants a row of its own"}) is None
+    assert find_known_run(project, found.result, NOTHING) == found
+    assert find_known_run(project, "another result", NOTHING) is None
+    assert find_known_run(project, found.result, {"DVC_EXP_NAME": "wants a row of its own"}) is None
     _train(project, "stage1")
-    assert known_row(project, found.result, NOTHING) is None  # its row is open again
+    assert find_known_run(project, found.result, NOTHING) is None  # its row is open again
     again = _complete(project, NOTHING)
-    assert again == found == known_row(project, found.result, NOTHING)
+    assert again == found == find_known_run(project, found.result, NOTHING)
     _client(project).delete_run(found.run_id)
-    assert known_row(project, found.result, NOTHING) is None
+    assert find_known_run(project, found.result, NOTHING) is None
 
 
 PIPELINE = """
@@ -336,7 +336,7 @@ def test_an_edit_during_a_real_dvc_repro_splits_no_row_and_its_end_is_noticed(pr
     (parent,) = [name for name in rows if "/" not in name]
     assert set(rows) == {parent, f"{parent}/stage1", f"{parent}/stage2"}
     assert rows[parent].info.status == "RUNNING"
-    tracking.bury_the_dead(project, NOTHING)
+    tracking.fail_stale_runs(project, NOTHING)
     assert _rows(project)[parent].info.status == "FINISHED"
     assert _rows(project)[parent].data.tags["fakeface.evaluated"] == "false"
 
@@ -347,21 +347,21 @@ def test_the_comparison_has_an_axis_for_each_parameter_that_differs(project: Pat
     for name, rate, size in (("one", 0.1, 32), ("two", 0.1, 64), ("three", 0.2, 64)):
         parameters = {"lr": rate, "batch_size": size, "seed": 20, long: rate}
         _complete(project, {"DVC_EXP_NAME": name}, parameters=parameters)
-    kept = _client(project).get_experiment_by_name("fakeface").tags[comparison.TAG]
+    kept = _client(project).get_experiment_by_name("fakeface").tags[chart_view.TAG]
     charts = {chart["type"]: chart for chart in json.loads(kept)["compareRunCharts"]}
     assert charts["PARALLEL"]["selectedParams"] == ["lr", "batch_size"]
     assert charts["PARALLEL"]["selectedMetrics"] == ["generalization_accuracy"]
     assert charts["SCATTER"]["xaxis"]["key"] == "lr"
     colours = [row.data.tags["mlflow.runColor"] for name, row in _rows(project).items() if "/" not in name]
     assert len(set(colours)) == 3
-    widest = comparison.view([f"{number}{long}"[:80] for number in range(5)])
+    widest = chart_view.build_view([f"{number}{long}"[:80] for number in range(5)])
     assert len(widest) <= 5000  # MLflow takes no longer tag
 
 
 def test_a_stage_shows_curves_speed_its_end_and_the_machine_while_it_runs(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "_SECONDS_BETWEEN_SAMPLES", 0.05)
+    monkeypatch.setattr(run_context, "_SECONDS_BETWEEN_SAMPLES", 0.05)
     with tracking.stage_run(project, "stage1", PARAMETERS, environ=NOTHING) as run:
         run.log_epoch(1, {"loss": 0.9, "images_per_second": 250.0}, of=3)
         for _ in range(LOOKS):
@@ -456,7 +456,7 @@ def test_a_run_that_is_killed_is_failed_with_its_last_words(killed: Killed) -> N
     assert killed.exit_codes == [143, -9]
     (sentence,) = killed.buried
     assert sentence.startswith("killed, stage1: Killed without a word after epoch 1 (loss 0.9)")
-    assert tracking.bury_the_dead(killed.project, NOTHING) == []
+    assert tracking.fail_stale_runs(killed.project, NOTHING) == []
     assert {run.info.status for run in killed.rows.values()} == {"FAILED"}
     assert "SIGTERM after epoch 1 (loss 0.9)" in killed.rows["terminated/stage1"].data.tags["fakeface.last_words"]
     assert "Killed without a word" in killed.rows["killed"].data.tags["mlflow.note.content"]
@@ -466,7 +466,7 @@ RECORDING = """
 import sys
 from pathlib import Path
 from fakeface import tracking
-from fakeface.tracking.runs import result_run
+from fakeface.tracking.run_context import result_run
 with result_run(Path(sys.argv[1])) as run:
     run.complete({"lr": 0.001}, tracking.Result(metrics={"seconds": 1.0}), {})
 """
@@ -491,7 +491,7 @@ def test_a_kill_while_the_result_is_recorded_leaves_a_failed_row_and_no_finished
                     break
                 time.sleep(0.05)
             child.kill()
-    (row,) = tracking.list_rows(project, "accuracy", environ).rows
+    (row,) = tracking.list_runs(project, "accuracy", environ).rows
     assert (row.name, row.status) == ("recorded", "failed")
     assert list(signs.iterdir()) == []
     assert "Killed without a word" in _rows(project)["recorded"].data.tags["mlflow.note.content"]
@@ -516,7 +516,7 @@ def test_a_result_that_is_stopped_by_a_signal_or_a_wrong_file_fails_the_row_unti
     _write_histories(project, *STAGES)
     _complete(project, NOTHING)
     assert _rows(project)[name].info.status == "FINISHED"
-    with pytest.raises(UserError), runs.result_run(project, NOTHING):
+    with pytest.raises(UserError), run_context.result_run(project, NOTHING):
         raise UserError("reports/metrics.json is missing.")
     assert _rows(project)[name].info.status == "FINISHED"  # it has its result already
 
@@ -600,7 +600,7 @@ def test_a_result_waits_once_for_a_server_that_is_away(
     assert len(list((project / ".fakeface" / "undelivered").glob("*.json"))) == 1
     (project / "reports" / "roc.png").unlink()  # what waits is a copy
     with away.back():
-        (row,) = tracking.list_rows(project, "accuracy", environ).rows  # any command that looks there delivers it
+        (row,) = tracking.list_runs(project, "accuracy", environ).rows  # any command that looks there delivers it
         (run,) = [run for name, run in _rows(project, away.address, "once").items() if "/" not in name]
     assert (row.status, row.value) == ("finished", 0.81)
     assert (Path(run.info.artifact_uri) / "evaluation" / "roc.png").read_bytes() == b"a picture"
@@ -672,7 +672,7 @@ def test_a_store_of_another_mlflow_that_it_does_not_open_is_named(
     named = {"MLFLOW_TRACKING_URI": f"sqlite:///{other}"}
     run = _train(project, MLFLOW_TRACKING_URI=named["MLFLOW_TRACKING_URI"])
     (warning,) = caplog.messages
-    with pytest.raises(UserError) as caught, opened_store(project, named):
+    with pytest.raises(UserError) as caught, open_store(project, named):
         pass
     for sentence in (warning, str(caught.value)):
         assert f"{version}.db was made by another version of MLflow (an older one: copy the database" in sentence
@@ -714,7 +714,7 @@ import sys
 from pathlib import Path
 from fakeface import tracking
 from fakeface.constants import STAGES
-from fakeface.tracking.runs import result_run
+from fakeface.tracking.run_context import result_run
 project, picture = Path(sys.argv[1]), Path(sys.argv[2])
 result = tracking.Result(
     metrics={"generalization": {"accuracy": 0.81}},
@@ -783,7 +783,7 @@ def test_a_full_disk_under_the_sign_of_life_ends_no_training(project: Path) -> N
     with tracking.stage_run(project, "stage1", PARAMETERS, environ=NOTHING) as run:
         assert run.sign is not None
         run.sign.close()
-        run.sign = alive.Sign(project / "sign", full)
+        run.sign = liveness.Heartbeat(project / "sign", full)
         run.log_epoch(1, {"loss": 0.9})
     (parent,) = [row for name, row in _rows(project).items() if "/" not in name]
     assert _curve(project, parent, "stage1/loss") == [(1, 0.9)]
@@ -792,7 +792,7 @@ def test_a_full_disk_under_the_sign_of_life_ends_no_training(project: Path) -> N
 def test_a_sign_of_which_a_full_disk_left_the_end_alone_is_taken_away(project: Path) -> None:
     sign = project / ".fakeface" / "alive" / "someone.jsonl"
     sign.write_text('{"last": "epoch 2 (loss 0.5)"}\n')
-    assert tracking.bury_the_dead(project, NOTHING) == []
+    assert tracking.fail_stale_runs(project, NOTHING) == []
     assert not sign.exists()
 
 
@@ -801,12 +801,12 @@ def test_a_collection_and_an_experiment_may_have_any_name(project: Path) -> None
     _write_histories(project, *STAGES)
     found = _complete(project, named)
     assert found is not None
-    assert (found.collection, found.name) == (named["MLFLOW_EXPERIMENT_NAME"], named["DVC_EXP_NAME"])
+    assert (found.experiment_name, found.name) == (named["MLFLOW_EXPERIMENT_NAME"], named["DVC_EXP_NAME"])
     run = _client(project).get_run(found.run_id)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == named["DVC_EXP_NAME"]
     assert "dvc exp apply 'größe" in run.data.tags["mlflow.note.content"]
-    assert [row.name for row in tracking.list_rows(project, "accuracy", named).rows] == [named["DVC_EXP_NAME"]]
+    assert [row.name for row in tracking.list_runs(project, "accuracy", named).rows] == [named["DVC_EXP_NAME"]]
 
 
 def test_a_number_that_mlflow_refuses_is_set_aside_and_the_rest_goes_on(
@@ -836,17 +836,17 @@ def server_commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 def _keep_a_tag(project: Path, store: str = LOCAL) -> Path:
     """An event that waits: a tag for the row of an experiment named `later`."""
-    experiment = identify(project, {"DVC_EXP_NAME": "later"})
+    experiment = identify_run(project, {"DVC_EXP_NAME": "later"})
     payload = {"tags": {"said": "afterwards"}}
-    event = undelivered.Event("tags", experiment.as_json(), payload=payload, store=store)
-    return undelivered.keep(event, project / ".fakeface" / "undelivered")
+    event = outbox.Event("tags", experiment.as_json(), payload=payload, store=store)
+    return outbox.enqueue(event, project / ".fakeface" / "undelivered")
 
 
 def test_the_page_shows_what_had_been_refused_and_a_list_leaves_it(
     project: Path, server_commands: list[list[str]]
 ) -> None:
-    undelivered.set_aside(_keep_a_tag(project), "a reason that was mended since")
-    assert tracking.list_rows(project, "accuracy", NOTHING).rows == []
+    outbox.quarantine(_keep_a_tag(project), "a reason that was mended since")
+    assert tracking.list_runs(project, "accuracy", NOTHING).rows == []
     serve_page(project, "127.0.0.1", 0)
     assert server_commands[0][1:4] == ["-m", "mlflow", "server"]
     assert _rows(project)["later"].data.tags["said"] == "afterwards"
@@ -864,7 +864,7 @@ def test_a_page_whose_store_does_not_open_says_so_once_and_loses_nothing(
     with closing(sqlite3.connect(other)) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{other}")
-    _keep_a_tag(project, store_name(f"sqlite:///{other}", project))
+    _keep_a_tag(project, name_store(f"sqlite:///{other}", project))
     with pytest.raises(UserError, match="was made by another version of MLflow"):
         serve_page(project, "127.0.0.1", 0)
     assert caplog.messages == []
@@ -902,8 +902,8 @@ def test_what_delivers_says_what_died_too(project: Path) -> None:
 LOADED = """
 import sys
 from pathlib import Path
-from fakeface.tracking.runs import bury_first
-bury_first(Path(sys.argv[1]))
+from fakeface.tracking.run_context import fail_stale_runs_if_any
+fail_stale_runs_if_any(Path(sys.argv[1]))
 print("mlflow" in sys.modules)
 """
 
@@ -914,14 +914,14 @@ def test_a_stage_without_a_row_closes_the_rows_of_the_dead_and_loads_mlflow_only
     command = [sys.executable, "-c", LOADED, str(project)]
     assert subprocess.run(command, env=environ, capture_output=True, text=True, check=True).stdout == "False\n"
     _leave_dead(project, DVC_EXP_NAME="killed")
-    runs.bury_first(project, NOTHING)
+    run_context.fail_stale_runs_if_any(project, NOTHING)
     assert {row.info.status for row in _rows(project).values()} == {"FAILED"}
 
 
 def test_a_moved_repository_still_finds_its_dead(project: Path, tmp_path: Path) -> None:
     _leave_dead(project, DVC_EXP_NAME="before")
     moved = project.rename(tmp_path / "moved")
-    (sentence,) = tracking.bury_the_dead(moved, NOTHING)
+    (sentence,) = tracking.fail_stale_runs(moved, NOTHING)
     assert sentence.startswith("before, stage1: Killed without a word after epoch 1")
     assert {row.info.status for row in _rows(moved).values()} == {"FAILED"}
 
@@ -980,7 +980,9 @@ def test_a_kill_after_the_model_is_registered_makes_no_second_version(project: P
 
 def test_a_long_value_is_cut_and_still_told_apart() -> None:
     one, other = ["a" * 5000 + "1"], ["a" * 5000 + "2"]
-    flat = flat_parameters({"one": one, "other": other, "none": None, "yes": True, "deep": {"list": [1, {"p": 0.5}]}})
+    flat = flatten_parameters(
+        {"one": one, "other": other, "none": None, "yes": True, "deep": {"list": [1, {"p": 0.5}]}}
+    )
     assert len(flat["one"]) == LONGEST_VALUE
     assert flat["one"] != flat["other"]
     assert (flat["none"], flat["yes"]) == ("null", "true")
@@ -995,12 +997,12 @@ def test_metrics_get_the_names_that_comparisons_are_made_with() -> None:
         "seconds": 3,
         "machine": "a text",
     }
-    assert flat_metrics(metrics) == {
+    assert flatten_metrics(metrics) == {
         "generalization_accuracy": 0.8,
         "generalization_pairs_a vs. b_auc": 1.0,
         "source_celeba_accuracy": 0.7,
         "stage1_accuracy": 0.9,
         "seconds": 3.0,
     }
-    (name,) = flat_metrics({"x" * 400: 1})
+    (name,) = flatten_metrics({"x" * 400: 1})
     assert len(name) == LONGEST_NAME

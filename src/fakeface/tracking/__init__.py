@@ -1,33 +1,33 @@
-"""MLflow for runs made by DVC stages: one row an experiment, one child a stage, each stage a process of its own.
+"""MLflow for runs made by DVC stages: one run an experiment, one child a stage, each stage a process of its own.
 
 Rows live in sqlite in the repository's main folder, or where MLFLOW_TRACKING_URI points. Nothing else imports mlflow.
 """
 
-from fakeface.tracking.experiment import record_experiment
-from fakeface.tracking.listing import list_rows
-from fakeface.tracking.page import serve_page
+from fakeface.tracking.list_runs import list_runs
+from fakeface.tracking.payload import Detector, Result
 from fakeface.tracking.promotion import promote
-from fakeface.tracking.result import Detector, Result
-from fakeface.tracking.runs import (
+from fakeface.tracking.record import record_experiment
+from fakeface.tracking.run_context import (
     Run,
-    bury_the_dead,
+    count_pending_elsewhere,
     deliver,
     evaluation_run,
+    fail_stale_runs,
     stage_run,
-    waiting_elsewhere,
 )
+from fakeface.tracking.ui import serve_page
 
 __all__ = [
     "Detector",
     "Result",
     "Run",
-    "bury_the_dead",
+    "count_pending_elsewhere",
     "deliver",
     "evaluation_run",
-    "list_rows",
+    "fail_stale_runs",
+    "list_runs",
     "promote",
     "record_experiment",
     "serve_page",
     "stage_run",
-    "waiting_elsewhere",
 ]

@@ -10,7 +10,7 @@ from fakeface.constants import HELDOUT, STAGES
 from fakeface.system.project import read_yaml
 
 
-def hashes_of(project_root: Path) -> dict[str, str]:
+def read_hashes(project_root: Path) -> dict[str, str]:
     """md5 of every dependency and output that a stage has locked, by path; a folder's ends in `.dir`.
 
     The word of the stage that makes a file counts: one that reads it may be locked from an earlier run, as `track` is.
@@ -20,7 +20,7 @@ def hashes_of(project_root: Path) -> dict[str, str]:
     return {str(entry["path"]): str(entry["md5"]) for entry in entries if "md5" in entry}
 
 
-def experiment_tags(hashes: Mapping[str, str], data_root: str) -> dict[str, str]:
+def list_experiment_tags(hashes: Mapping[str, str], data_root: str) -> dict[str, str]:
     """The tags `data.md5`, `split.stage1.md5`, `checkpoint.stage1.md5` … of an experiment."""
     paths = {"data": data_root, "data.raw": "datasets/raw"}
     paths |= {f"split.{role}": f"datasets/split/{role}" for role in (*STAGES, HELDOUT)}
@@ -28,7 +28,7 @@ def experiment_tags(hashes: Mapping[str, str], data_root: str) -> dict[str, str]
     return {f"{name}.md5": hashes[path] for name, path in paths.items() if path in hashes}
 
 
-def stage_tags(hashes: Mapping[str, str]) -> dict[str, dict[str, str]]:
+def list_stage_tags(hashes: Mapping[str, str]) -> dict[str, dict[str, str]]:
     """The tags `split.md5` and `checkpoint.md5` of each stage."""
     paths: dict[str, dict[str, Any]] = {
         stage: {"split": f"datasets/split/{stage}", "checkpoint": f"models/{stage}.h5"} for stage in STAGES

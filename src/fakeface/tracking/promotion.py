@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from fakeface.constants import HELDOUT, LABELS, STAGES
 from fakeface.system.errors import UserError
 from fakeface.system.project import open_private_folder
-from fakeface.tracking import alive
-from fakeface.tracking.mlflow_store import MlflowStore, quiet_mlflow
-from fakeface.tracking.page import opened_store
-from fakeface.tracking.registry import CANDIDATE, CHAMPION, REGISTERED
+from fakeface.tracking import liveness
+from fakeface.tracking.event_writer import MlflowStore, quiet_mlflow
+from fakeface.tracking.model_registry import CANDIDATE, CHAMPION, REGISTERED
+from fakeface.tracking.ui import open_store
 
 if TYPE_CHECKING:
     from fakeface.metrics.model_comparison import Decision, ModelScores
@@ -36,13 +36,13 @@ def promote(
 
     gate = load_params(project_root / "params.yaml").promote
     with (
-        opened_store(project_root, environ) as store,
-        alive.lock(open_private_folder(store.main) / "registry.lock"),
+        open_store(project_root, environ) as store,
+        liveness.hold_lock(open_private_folder(store.main) / "registry.lock"),
     ):
-        version, champion = _version(store, chosen), _by_alias(store, CHAMPION)
+        version, champion = _find_version(store, chosen), _find_by_alias(store, CHAMPION)
         if champion and champion.version == version.version:
-            return Decision(True, (f"The candidate, {_name(store, version)}, is the champion already.",))
-        contenders = [_contender(store, each) if each else None for each in (version, champion)]
+            return Decision(True, (f"The candidate, {_name_version(store, version)}, is the champion already.",))
+        contenders = [_read_model_scores(store, each) if each else None for each in (version, champion)]
         assert contenders[0] is not None
         decision = decide_promotion(contenders[0], contenders[1], gate.metric, gate.at_least, other_data=other_data)
         store.client.set_model_version_tag(REGISTERED, version.version, "promotion", " ".join(decision.sentences))
@@ -53,19 +53,19 @@ def promote(
     return replace(decision, sentences=(*decision.sentences, now if decision.promoted else stays))
 
 
-def _version(store: MlflowStore, chosen: str) -> Any:
+def _find_version(store: MlflowStore, chosen: str) -> Any:
     if not chosen:
-        found = _by_alias(store, CANDIDATE)
+        found = _find_by_alias(store, CANDIDATE)
     else:
         versions = store.client.search_model_versions(f"name = '{REGISTERED}'")  # the newest first
-        found = next((each for each in versions if chosen in (str(each.version), _experiment(store, each))), None)
+        found = next((each for each in versions if chosen in (str(each.version), _get_experiment(store, each))), None)
     if found is None:
         what = f"No model of '{chosen}' is registered" if chosen else "No model is registered yet"
         raise UserError(f"{what}; `dvc repro` registers the one it makes, `fakeface runs` lists the experiments.")
     return found
 
 
-def _by_alias(store: MlflowStore, alias: str) -> Any:
+def _find_by_alias(store: MlflowStore, alias: str) -> Any:
     from mlflow.exceptions import MlflowException
 
     try:
@@ -76,15 +76,15 @@ def _by_alias(store: MlflowStore, alias: str) -> Any:
         raise
 
 
-def _experiment(store: MlflowStore, version: Any) -> str:
+def _get_experiment(store: MlflowStore, version: Any) -> str:
     return str(version.tags.get("experiment", ""))
 
 
-def _name(store: MlflowStore, version: Any) -> str:
-    return f"version {version.version} ({_experiment(store, version)})"
+def _name_version(store: MlflowStore, version: Any) -> str:
+    return f"version {version.version} ({_get_experiment(store, version)})"
 
 
-def _contender(store: MlflowStore, version: Any) -> ModelScores:
+def _read_model_scores(store: MlflowStore, version: Any) -> ModelScores:
     import numpy as np
 
     from fakeface.metrics.model_comparison import ModelScores
@@ -92,10 +92,10 @@ def _contender(store: MlflowStore, version: Any) -> ModelScores:
 
     final = STAGES[-1]
     with tempfile.TemporaryDirectory() as folder:
-        table = _scores(store, version, folder)
+        table = _download_scores(store, version, folder)
         rows = [row for row in read_rows(table, ("set", "path", "source", "label", final)) if row["set"] == HELDOUT]
     return ModelScores(
-        name=_name(store, version),
+        name=_name_version(store, version),
         heldout=version.tags["heldout"],
         threshold=float(version.tags["threshold"]),
         paths=[row["path"] for row in rows],
@@ -106,14 +106,14 @@ def _contender(store: MlflowStore, version: Any) -> ModelScores:
     )
 
 
-def _scores(store: MlflowStore, version: Any, folder: str) -> Path:
+def _download_scores(store: MlflowStore, version: Any, folder: str) -> Path:
     try:
         path = quiet_mlflow().artifacts.download_artifacts(
             run_id=version.run_id, artifact_path="evaluation/scores.csv", dst_path=folder, tracking_uri=store.uri
         )
     except Exception as error:
         raise UserError(
-            f"The scores of {_name(store, version)} cannot be read from its run {version.run_id} "
+            f"The scores of {_name_version(store, version)} cannot be read from its run {version.run_id} "
             f"({' '.join(str(error).split())[:150]}); promote another version, or run its experiment again."
         ) from None
     return Path(path)

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from fakeface.system.project import find_main_folder, open_private_folder
-from fakeface.tracking import alive, local_files, undelivered
-from fakeface.tracking.addresses import without_password
-from fakeface.tracking.mlflow_store import MlflowStore
-from fakeface.tracking.reasons import is_away, is_gone, reason
-from fakeface.tracking.undelivered import Event
+from fakeface.tracking import liveness, local_store, outbox
+from fakeface.tracking.error_messages import describe_store_error, is_away, is_deleted
+from fakeface.tracking.event_writer import MlflowStore
+from fakeface.tracking.outbox import Event
+from fakeface.tracking.store_uri import hide_password
 
 _LOG = logging.getLogger("fakeface.tracking")
 _LONGEST_DELIVERY = 5.0  # seconds that a training spends at a time on what has been waiting
@@ -30,7 +30,7 @@ class Recorder:
     def __init__(self, project_root: Path, environ: Mapping[str, str] = os.environ) -> None:
         """The store is the one that MLFLOW_TRACKING_URI names, or sqlite in the main folder."""
         self.main = main = find_main_folder(project_root, environ)
-        self.store = MlflowStore(main, environ.get("MLFLOW_TRACKING_URI") or local_files.uri(main))
+        self.store = MlflowStore(main, environ.get("MLFLOW_TRACKING_URI") or local_store.build_uri(main))
         self.folder = main / ".fakeface" / "undelivered"
         self._turn = threading.RLock()
         self._warned = False
@@ -50,14 +50,14 @@ class Recorder:
 
     def waiting(self) -> int:
         """How many events wait for this store."""
-        return undelivered.waiting(self.folder)[self.store.name]
+        return outbox.count_pending(self.folder)[self.store.name]
 
     def waits(self, kind: str, key: str, digest: str) -> bool:
         """Whether this very result waits already, from a command before."""
         self.deliver()
         return any(
             event.kind == kind and event.experiment["key"] == key and event.payload["digest"] == digest
-            for _, event in undelivered.kept(self.folder, self.store.name)
+            for _, event in outbox.iterate_pending(self.folder, self.store.name)
         )
 
     def deliver(self, seconds: float = math.inf) -> int:
@@ -65,11 +65,11 @@ class Recorder:
         end = time.monotonic() + seconds
         if not self.waiting():
             return 0
-        with self._turn, alive.lock(open_private_folder(self.main) / "deliver.lock"):
-            for path, event in undelivered.kept(self.folder, self.store.name):
+        with self._turn, liveness.hold_lock(open_private_folder(self.main) / "deliver.lock"):
+            for path, event in outbox.iterate_pending(self.folder, self.store.name):
                 if time.monotonic() > end or not self._done(event, path):
                     break
-                undelivered.drop(path)
+                outbox.drop(path)
         return self.waiting()
 
     def _done(self, event: Event, path: Path | None = None) -> bool:
@@ -93,9 +93,9 @@ class Recorder:
         try:
             self.store.record(event)
         except Exception as error:
-            if not is_gone(error):
+            if not is_deleted(error):
                 raise
-            self.store.disconnect()  # someone deleted the row meanwhile: a new one takes its place
+            self.store.disconnect()  # someone deleted the run meanwhile: a new one takes its place
             self.store.connect()
             start = self._starts.get((event.experiment["key"], event.stage))
             for again in (start, event):
@@ -107,33 +107,34 @@ class Recorder:
         self._next_try = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
         self._warn(
-            f"{reason(error)}; the work goes on, and what belongs there waits in .fakeface/undelivered until then."
+            f"{describe_store_error(error)}; the work goes on, and what belongs there waits in .fakeface/undelivered "
+            "until then."
         )
 
     def _warn(self, what: str) -> None:
         if not self._warned:
             self._warned = True
-            _LOG.warning("fakeface: the tracking store %s %s", without_password(self.store.uri), what)
+            _LOG.warning("fakeface: the tracking store %s %s", hide_password(self.store.uri), what)
 
     def _keep(self, event: Event) -> Path | None:
         try:
-            return undelivered.keep(
-                replace(event, store=self.store.name), open_private_folder(self.main, "undelivered")
-            )
+            return outbox.enqueue(replace(event, store=self.store.name), open_private_folder(self.main, "undelivered"))
         except OSError as error:
-            _LOG.warning("fakeface: %s %s; a part of the run is not recorded.", self.folder, reason(error))
+            _LOG.warning(
+                "fakeface: %s %s; a part of the run is not recorded.", self.folder, describe_store_error(error)
+            )
             return None
 
     def _set_aside(self, event: Event, path: Path | None, error: Exception) -> None:
         path = path or self._keep(event)
         if path is not None:
-            undelivered.set_aside(path, f"{type(error).__name__}: {error}")
+            outbox.quarantine(path, f"{type(error).__name__}: {error}")
             where = path.parent / "refused"
             _LOG.warning("fakeface: MLflow refuses a part of the run; it lies in %s with the reason.", where)
 
 
 @contextmanager
-def never_in_the_way() -> Iterator[None]:
+def suppress_tracking_errors() -> Iterator[None]:
     """Turn whatever goes wrong in tracking into one sentence."""
     try:
         yield

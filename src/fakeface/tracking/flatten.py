@@ -14,12 +14,12 @@ _ONLY_IN_FILE = {"interval", "quantiles", "source_pairs", "robustness"}
 LONGEST_NAME = 250  # characters, in every MLflow
 
 
-def flat_parameters(nested: Mapping[str, Any]) -> dict[str, str]:
+def flatten_parameters(nested: Mapping[str, Any]) -> dict[str, str]:
     """`{"stages": {"stage3": {"lr": 0.1}}}` → `{"stages.stage3.lr": "0.1"}`, values written as in params.yaml."""
-    return {clean_name(name): short_value(value) for name, value in _leaves(nested, ".")}
+    return {clean_name(name): shorten_value(value) for name, value in _iterate_leaves(nested, ".")}
 
 
-def flat_metrics(nested: Mapping[str, Any]) -> dict[str, float]:
+def flatten_metrics(nested: Mapping[str, Any]) -> dict[str, float]:
     """Every number under a name of its own: `sources.celeba.accuracy` → `source_celeba_accuracy`.
 
     `generalization.accuracy` → `generalization_accuracy`, `stages.stage1.accuracy` → `stage1_accuracy`. What is no
@@ -31,16 +31,16 @@ def flat_metrics(nested: Mapping[str, Any]) -> dict[str, float]:
         if section in _ONLY_IN_FILE:
             continue
         prefix = {"sources": "source_", "stages": ""}.get(section, f"{section}_")
-        leaves = _leaves(_for_the_page(value), "_") if isinstance(value, Mapping) else iter([("", value)])
+        leaves = _iterate_leaves(_drop_file_only(value), "_") if isinstance(value, Mapping) else iter([("", value)])
         for name, leaf in leaves:
             if isinstance(leaf, (int, float)):
                 flat[clean_name(f"{prefix}{name}" if name else section)] = float(leaf)
     return flat
 
 
-def _for_the_page(nested: Mapping[str, Any]) -> dict[str, Any]:
+def _drop_file_only(nested: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        key: _for_the_page(value) if isinstance(value, Mapping) else value
+        key: _drop_file_only(value) if isinstance(value, Mapping) else value
         for key, value in nested.items()
         if key not in _ONLY_IN_FILE
     }
@@ -52,36 +52,36 @@ def clean_name(name: str) -> str:
     name = re.sub(r"/{2,}", "/", name)
     if len(name) <= LONGEST_NAME:
         return name
-    return f"{name[: LONGEST_NAME - 9]}-{_digest(name)}"
+    return f"{name[: LONGEST_NAME - 9]}-{_hash_text(name)}"
 
 
-def short_value(value: object) -> str:
+def shorten_value(value: object) -> str:
     """A value as text; a long one is cut and keeps its length and hash, so that two that differ still differ."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str, sort_keys=True)
     if len(text) <= LONGEST_VALUE:
         return text
-    tail = f"… ({len(text)} characters, sha256 {_digest(text)})"
+    tail = f"… ({len(text)} characters, sha256 {_hash_text(text)})"
     return text[: LONGEST_VALUE - len(tail)] + tail
 
 
-def same(one: float, other: float) -> bool:
+def is_same_value(one: float, other: float) -> bool:
     """Whether two values of a metric are one: a store may round the last digit, and nan is nan."""
     return math.isclose(one, other, rel_tol=1e-9) or (math.isnan(one) and math.isnan(other))
 
 
-def last_words(numbers: Mapping[str, float]) -> str:
+def format_numbers(numbers: Mapping[str, float]) -> str:
     """`loss 0.31, accuracy 0.9` out of the metrics of an epoch."""
     return ", ".join(f"{name} {value:.4g}" for name, value in numbers.items() if math.isfinite(value))
 
 
-def _leaves(nested: Mapping[str, Any], joint: str) -> Iterator[tuple[str, Any]]:
+def _iterate_leaves(nested: Mapping[str, Any], joint: str) -> Iterator[tuple[str, Any]]:
     for key, value in nested.items():
         if isinstance(value, Mapping) and value:
-            for name, leaf in _leaves(value, joint):
+            for name, leaf in _iterate_leaves(value, joint):
                 yield f"{key}{joint}{name}", leaf
         else:
             yield str(key), value
 
 
-def _digest(text: str) -> str:
+def _hash_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -10,19 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fakeface.system.errors import UserError
-from fakeface.tracking import comparison, local_files, undelivered
-from fakeface.tracking.addresses import without_password
-from fakeface.tracking.identity import identify
-from fakeface.tracking.mlflow_store import QUIET, MlflowStore
-from fakeface.tracking.reasons import reason
+from fakeface.tracking import chart_view, local_store, outbox
+from fakeface.tracking.error_messages import describe_store_error
+from fakeface.tracking.event_writer import QUIET, MlflowStore
 from fakeface.tracking.recorder import Recorder
-from fakeface.tracking.runs import bury_the_dead
+from fakeface.tracking.run_context import fail_stale_runs
+from fakeface.tracking.run_identity import identify_run
+from fakeface.tracking.store_uri import hide_password
 
 _NO_WORKERS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # six processes of 250 MB for jobs that nobody submits
 
 
 def serve_page(project_root: Path, host: str, port: int) -> None:
-    """Send what waits or was refused, close the rows of killed runs, and become MLflow's server until Ctrl-C.
+    """Send what waits or was refused, close the runs of killed runs, and become MLflow's server until Ctrl-C.
 
     Raises:
         UserError: the port is taken, the store cannot be opened, or it is a server that has a page of its own.
@@ -32,22 +32,23 @@ def serve_page(project_root: Path, host: str, port: int) -> None:
         raise UserError("MLFLOW_TRACKING_URI names a server, which has its own page; open that address in a browser.")
     _refuse_taken_port(host, port)
     place = f"http://{host}:{port}"
-    with opened_store(project_root, refused_too=True) as store:
-        collection = store.client.get_experiment_by_name(identify(project_root).collection)
+    with open_store(project_root, refused_too=True) as store:
+        experiment = store.client.get_experiment_by_name(identify_run(project_root).experiment_name)
     print(f"MLflow's page: {place} (Ctrl-C ends it)", flush=True)
-    if collection:
-        print(f"The experiments compared: {comparison.address(place, collection.experiment_id)}", flush=True)
+    if experiment:
+        address = chart_view.build_address(place, experiment.experiment_id)
+        print(f"The experiments compared: {address}", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port)]
-    command += ["--backend-store-uri", store.uri, "--default-artifact-root", local_files.artifacts(store.main)]
+    command += ["--backend-store-uri", store.uri, "--default-artifact-root", local_store.build_artifact_uri(store.main)]
     command += ["--workers", "1"]
     os.execve(sys.executable, command, {**os.environ, **QUIET, **_NO_WORKERS})
 
 
 @contextmanager
-def opened_store(
+def open_store(
     project_root: Path, environ: Mapping[str, str] = os.environ, *, refused_too: bool = False
 ) -> Iterator[MlflowStore]:
-    """The project's tracking store while the block runs; what waits for it is sent, and rows of the killed are closed.
+    """The project's tracking store while the block runs; what waits for it is sent, and runs of the killed are closed.
 
     With `refused_too`, what it refused before is tried again.
 
@@ -65,9 +66,9 @@ def opened_store(
 
     try:
         if refused_too:
-            undelivered.take_back(recorder.folder, recorder.store.name)
+            outbox.requeue(recorder.folder, recorder.store.name)
         recorder.deliver()
-        bury_the_dead(project_root, environ, recorder=recorder)
+        fail_stale_runs(project_root, environ, recorder=recorder)
         store.connect()  # again, where it went away meanwhile
         yield store
     except MlflowException as error:
@@ -75,7 +76,7 @@ def opened_store(
 
 
 def _said(store: MlflowStore, error: Exception) -> UserError:
-    return UserError(f"The tracking store {without_password(store.uri)} {reason(error)}.")
+    return UserError(f"The tracking store {hide_password(store.uri)} {describe_store_error(error)}.")
 
 
 def _refuse_taken_port(host: str, port: int) -> None:

@@ -16,19 +16,19 @@ _PLACES = (
 )
 
 
-def uri(main: Path) -> str:
+def build_uri(main: Path) -> str:
     """MLflow's address of the database."""
     return f"sqlite:///{main / 'mlflow.db'}"
 
 
-def artifacts(main: Path) -> str:
+def build_artifact_uri(main: Path) -> str:
     """The folder of artifacts, as the absolute file URI that MLflow writes into the database."""
     return (main / "mlartifacts").as_uri()
 
 
-def follow_moved_folder(main: Path) -> None:
+def repair_moved_artifacts(main: Path) -> None:
     """Mend the absolute addresses of artifacts after the repository was moved or copied to another folder."""
-    new = artifacts(main)
+    new = build_artifact_uri(main)
     with closing(sqlite3.connect(main / "mlflow.db", timeout=20)) as database, database:
         query = "SELECT artifact_location FROM experiments WHERE artifact_location LIKE 'file:%/mlartifacts'"
         for (old,) in database.execute(query).fetchall():

@@ -19,7 +19,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from fakeface.tracking.addresses import LOCAL
+from fakeface.tracking.store_uri import LOCAL
 
 _SERIAL = count()
 
@@ -41,7 +41,7 @@ class Event:
     store: str = LOCAL
 
 
-def keep(event: Event, folder: Path) -> Path:
+def enqueue(event: Event, folder: Path) -> Path:
     """Write the event and copies of its files to `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{time.time_ns():020d}-{os.getpid()}-{next(_SERIAL)}.json"
@@ -57,25 +57,25 @@ def keep(event: Event, folder: Path) -> Path:
     return path
 
 
-def waiting(folder: Path) -> Counter[str]:
+def count_pending(folder: Path) -> Counter[str]:
     """How many events `folder` holds, by the name of their store."""
     counts: Counter[str] = Counter()
     for path in folder.glob("*.json"):
         with suppress(FileNotFoundError):  # another process has sent it meanwhile
-            counts[_store_of(path)] += 1
+            counts[_read_store(path)] += 1
     return counts
 
 
 @cache  # a file is asked for at each event that follows it, and never changes
-def _store_of(path: Path) -> str:
+def _read_store(path: Path) -> str:
     return str(json.loads(path.read_text(encoding="utf-8")).get("store", LOCAL))
 
 
-def kept(folder: Path, store: str) -> Iterator[tuple[Path, Event]]:
+def iterate_pending(folder: Path, store: str) -> Iterator[tuple[Path, Event]]:
     """Every event in `folder` for this store, oldest first."""
     for path in sorted(folder.glob("*.json")):
         try:
-            if _store_of(path) != store:
+            if _read_store(path) != store:
                 continue
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -90,10 +90,10 @@ def drop(path: Path) -> None:
     shutil.rmtree(path.with_suffix(".files"), ignore_errors=True)
 
 
-def take_back(folder: Path, store: str) -> None:
+def requeue(folder: Path, store: str) -> None:
     """Let what was set aside for this store be tried again, after what was wrong with it may have been mended."""
     for path in sorted((folder / "refused").glob("*.json")):
-        if _store_of(path) != store:
+        if _read_store(path) != store:
             continue
         files = path.with_suffix(".files")
         if files.exists():
@@ -101,7 +101,7 @@ def take_back(folder: Path, store: str) -> None:
         path.rename(folder / path.name)
 
 
-def set_aside(path: Path, reason: str) -> None:
+def quarantine(path: Path, reason: str) -> None:
     """Move an event that can never be recorded out of the way, with the reason beside it."""
     refused = path.parent / "refused"
     refused.mkdir(exist_ok=True)

@@ -20,23 +20,23 @@ _BY_TEXT = {
 _MAY_PASS = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED")
 
 
-def reason(error: BaseException) -> str:
+def describe_store_error(error: BaseException) -> str:
     """Why a store did not take something, as the end of a sentence, with what to do."""
-    return _known(error) or f"took nothing ({' '.join(str(error).split())[:200]})"
+    return _find_known(error) or f"took nothing ({' '.join(str(error).split())[:200]})"
 
 
 def is_away(error: BaseException) -> bool:
     """Whether the same event may be taken later; anything else is wrong with the event itself."""
-    return bool(_known(error)) or getattr(error, "error_code", "") in _MAY_PASS or isinstance(error, OSError)
+    return bool(_find_known(error)) or getattr(error, "error_code", "") in _MAY_PASS or isinstance(error, OSError)
 
 
-def is_gone(error: BaseException) -> bool:
-    """Whether the row was deleted by someone while we wrote to it."""
+def is_deleted(error: BaseException) -> bool:
+    """Whether the run was deleted by someone while we wrote to it."""
     code, text = getattr(error, "error_code", ""), str(error)
     return code == "RESOURCE_DOES_NOT_EXIST" or "must be in the 'active' state" in text
 
 
-def _known(error: BaseException) -> str:
+def _find_known(error: BaseException) -> str:
     code, text = getattr(error, "error_code", ""), str(error)
     if code in _BY_CODE:
         return _BY_CODE[code]

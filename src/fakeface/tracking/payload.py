@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fakeface.constants import STAGES
-from fakeface.tracking.naming import flat_metrics, flat_parameters
+from fakeface.tracking.flatten import flatten_metrics, flatten_parameters
 
 History = list[tuple[int, dict[str, float]]]  # (epoch from 1, numbers)
 
@@ -52,13 +52,13 @@ class Result:
         """Flat, in JSON types."""
         folder = project_root / self.history_folder
         histories = {stage: read_history(folder / f"{stage}.csv") for stage in STAGES}
-        of_stages = {stage: flat_parameters(values) for stage, values in self.stage_parameters.items()}
+        of_stages = {stage: flatten_parameters(values) for stage, values in self.stage_parameters.items()}
         timings = {stage: _read_timing(project_root / self.timing_folder / f"{stage}.json") for stage in STAGES}
         return {
             "parameters": dict(parameters),
             "stage_parameters": {stage: of_stages.get(stage, dict(parameters)) for stage in STAGES},
             "stage_tags": {stage: dict(self.stage_tags.get(stage, {})) for stage in STAGES},
-            "metrics": flat_metrics(self.metrics),
+            "metrics": flatten_metrics(self.metrics),
             "histories": {stage: history for stage, history in histories.items() if history},
             "timings": timings,
             "detector": self._detector_settings(),
@@ -93,12 +93,12 @@ def _read_timing(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def present(paths: Iterable[Path]) -> tuple[str, ...]:
+def list_present(paths: Iterable[Path]) -> tuple[str, ...]:
     """The absolute paths of those that are files."""
     return tuple(str(path.resolve()) for path in paths if path.is_file())
 
 
-def digest(parameters: Mapping[str, Any], files: Iterable[str | Path]) -> str:
+def compute_digest(parameters: Mapping[str, Any], files: Iterable[str | Path]) -> str:
     """One sha256 for parameters and the contents of several files."""
     whole = hashlib.sha256(repr(sorted(parameters.items())).encode())
     for path in files:

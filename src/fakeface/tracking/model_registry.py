@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fakeface.tracking.mlflow_store import quiet_mlflow
+from fakeface.tracking.event_writer import quiet_mlflow
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 REGISTERED, CANDIDATE, CHAMPION = "fakeface", "candidate", "champion"
 RESULT = "result"  # the tag of a version that says which result it holds
 _LONGEST_DESCRIPTION = 5000  # characters: the column of MLflow's database
-_CODE = Path(__file__).with_name("detector_model.py")
+_CODE = Path(__file__).with_name("pyfunc_model.py")
 
 
-def log_detector(client: MlflowClient, run_id: str, checkpoint: Path, settings: Mapping[str, Any]) -> str:
+def log_model(client: MlflowClient, run_id: str, checkpoint: Path, settings: Mapping[str, Any]) -> str:
     """Log the checkpoint as the run's model; return MLflow's id of it.
 
     Input: images (-1, size, size, 3) uint8. Output: a row each of `score` and `decision`. TensorFlow is not loaded.
@@ -40,8 +40,8 @@ def log_detector(client: MlflowClient, run_id: str, checkpoint: Path, settings: 
             mlflow_model=described,
             python_model=str(_CODE),
             artifacts={"checkpoint": str(checkpoint)},
-            signature=_signature(settings["image_size"]),
-            input_example=_example(settings["image_size"]),
+            signature=_build_signature(settings["image_size"]),
+            input_example=_draw_example(settings["image_size"]),
             pip_requirements=list(settings["requirements"]),
         )
         (place / "README.md").write_text(settings["card"], encoding="utf-8")
@@ -51,7 +51,7 @@ def log_detector(client: MlflowClient, run_id: str, checkpoint: Path, settings: 
     return str(logged.model_id)
 
 
-def registered(client: MlflowClient, run_id: str, result: str) -> tuple[str, str]:
+def find_registered(client: MlflowClient, run_id: str, result: str) -> tuple[str, str]:
     """The version that holds a result of a run and MLflow's id of its model; empty where there is none.
 
     The newest of all versions is the candidate, also where a kill came before that was said.
@@ -65,7 +65,7 @@ def registered(client: MlflowClient, run_id: str, result: str) -> tuple[str, str
     return "", ""
 
 
-def register(client: MlflowClient, run_id: str, model_id: str, settings: Mapping[str, Any]) -> str:
+def register_model(client: MlflowClient, run_id: str, model_id: str, settings: Mapping[str, Any]) -> str:
     """Make a model of a run the registry's newest version and its candidate; return the version."""
     from mlflow.exceptions import MlflowException
 
@@ -76,14 +76,14 @@ def register(client: MlflowClient, run_id: str, model_id: str, settings: Mapping
         f"models:/{model_id}",
         run_id=run_id,
         tags=dict(settings["tags"]),
-        description=_cut(settings["card"]),
+        description=_shorten_card(settings["card"]),
         model_id=model_id,
     )
     client.set_registered_model_alias(REGISTERED, CANDIDATE, version.version)
     return str(version.version)
 
 
-def _signature(size: int) -> Any:
+def _build_signature(size: int) -> Any:
     import numpy as np
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema, TensorSpec
@@ -92,14 +92,14 @@ def _signature(size: int) -> Any:
     return ModelSignature(Schema([images]), Schema([ColSpec("double", "score"), ColSpec("string", "decision")]))
 
 
-def _example(size: int) -> Any:
+def _draw_example(size: int) -> Any:
     """One image of noise: the form of an input, and nobody's face."""
     import numpy as np
 
     return np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
 
 
-def _cut(card: str) -> str:
+def _shorten_card(card: str) -> str:
     if len(card) <= _LONGEST_DESCRIPTION:
         return card
     end = "\n\n… (whole in the model's README.md)"

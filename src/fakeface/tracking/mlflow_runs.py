@@ -1,4 +1,4 @@
-"""The rows of one tracking store: an experiment's and below it those of its stages, found or made, and written to."""
+"""The runs of one tracking store: an experiment's and below it those of its stages, found or made, and written to."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from fakeface.constants import STAGES
 from fakeface.system.project import open_private_folder
-from fakeface.tracking import alive, comparison, local_files
-from fakeface.tracking.addresses import LOCAL
-from fakeface.tracking.identity import Experiment
-from fakeface.tracking.ledger import Ledger
-from fakeface.tracking.naming import clean_name, same, short_value
+from fakeface.tracking import chart_view, liveness, local_store
+from fakeface.tracking.flatten import clean_name, is_same_value, shorten_value
+from fakeface.tracking.run_identity import RunIdentity
+from fakeface.tracking.run_index import RunIndex
+from fakeface.tracking.store_uri import LOCAL
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -21,31 +21,31 @@ if TYPE_CHECKING:
 
 KEY, CONTENT, STAGE, EVALUATED = "fakeface.key", "fakeface.content", "fakeface.stage", "fakeface.evaluated"
 LAST_WORDS, RESULT = "fakeface.last_words", "fakeface.result"
-CHILD, DETECTOR = "fakeface.child", "fakeface.detector"  # a stage's row; the result, MLflow's model and its version
+CHILD, DETECTOR = "fakeface.child", "fakeface.detector"  # a stage's run; the result, MLflow's model and its version
 WHOLE = "experiment"  # what the tag STAGE says of a parent
 _NOTE, _PARENT, _COLOUR = "mlflow.note.content", "mlflow.parentRunId", "mlflow.runColor"
 _RESULTS = ("loss", "accuracy")  # metrics that end so tell one training from another; a speed does not
 
 
-class Rows:
-    """The rows of a connected store; each is looked for once, and its points are read once."""
+class MlflowRuns:
+    """The runs of a connected store; each is looked for once, and its points are read once."""
 
-    def __init__(self, client: MlflowClient, main: Path, ledger: Ledger) -> None:
+    def __init__(self, client: MlflowClient, main: Path, ledger: RunIndex) -> None:
         """`main` is the repository's main folder, `ledger` its notes about this store."""
         self.client = client
         self._main, self._ledger = main, ledger
-        self._collections: dict[str, str] = {}
+        self._experiment_ids: dict[str, str] = {}
         self._runs: dict[tuple[str, str], str] = {}
         self._points: dict[str, dict[tuple[str, int], Metric]] = {}
 
-    def run(self, experiment: Experiment, stage: str, time_ms: int) -> str:
-        """The id of a stage's row, or (stage empty) of the experiment's; made if need be."""
+    def run(self, experiment: RunIdentity, stage: str, time_ms: int) -> str:
+        """The id of a stage's run, or (stage empty) of the experiment's; made if need be."""
         return self.child(experiment, stage, time_ms) if stage else self.parent(experiment, time_ms)
 
-    def parent(self, experiment: Experiment, time_ms: int) -> str:
-        """The id of the experiment's own row; made if need be, of one that was cut short if there is one."""
+    def parent(self, experiment: RunIdentity, time_ms: int) -> str:
+        """The id of the experiment's own run; made if need be, of one that was cut short if there is one."""
         identity = {KEY: experiment.key, CONTENT: experiment.content_key, STAGE: WHOLE}
-        colour = comparison.colour(len(self._ledger.rows(experiment.collection)))
+        colour = chart_view.choose_colour(len(self._ledger.rows(experiment.experiment_name)))
         tags = {**experiment.tags, **identity, _NOTE: experiment.note, _COLOUR: colour}
 
         def adopt_or_create() -> str:
@@ -53,36 +53,36 @@ class Rows:
 
         return self._find_or_create(experiment, WHOLE, adopt_or_create)
 
-    def child(self, experiment: Experiment, stage: str, time_ms: int) -> str:
-        """The id of a stage's row; made if need be."""
+    def child(self, experiment: RunIdentity, stage: str, time_ms: int) -> str:
+        """The id of a stage's run; made if need be."""
         parent = self.parent(experiment, time_ms)
         tags = {**experiment.tags, KEY: experiment.key, STAGE: stage, _PARENT: parent}
         return self._find_or_create(experiment, stage, lambda: self._create(experiment, stage, tags, time_ms))
 
-    def _find_or_create(self, experiment: Experiment, stage: str, create: Callable[[], str]) -> str:
+    def _find_or_create(self, experiment: RunIdentity, stage: str, create: Callable[[], str]) -> str:
         place = (experiment.key, stage)
         if place not in self._runs:
-            with alive.lock(open_private_folder(self._main) / "rows.lock"):
+            with liveness.hold_lock(open_private_folder(self._main) / "rows.lock"):
                 found = self.find(experiment, stage)
                 self._runs[place] = found.info.run_id if found else create()
         return self._runs[place]
 
-    def find(self, experiment: Experiment, stage: str) -> MlflowRun | None:
-        """The row of a stage, or of the experiment itself (WHOLE), if there is one."""
+    def find(self, experiment: RunIdentity, stage: str) -> MlflowRun | None:
+        """The run of a stage, or of the experiment itself (WHOLE), if there is one."""
         return next(iter(self.search(experiment, {KEY: experiment.key, STAGE: stage})), None)
 
-    def search(self, experiment: Experiment, tags: Mapping[str, str]) -> list[MlflowRun]:
-        """Every row in the experiment's table that has these tags, the newest first."""
+    def search(self, experiment: RunIdentity, tags: Mapping[str, str]) -> list[MlflowRun]:
+        """Every run in the experiment's table that has these tags, the newest first."""
         condition = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        return list(self.client.search_runs([self.collection(experiment.collection)], condition))
+        return list(self.client.search_runs([self.get_experiment_id(experiment.experiment_name)], condition))
 
-    def _create(self, experiment: Experiment, name: str, tags: Mapping[str, str], time_ms: int) -> str:
-        tags = {key: _tag(value) for key, value in tags.items()}
-        where = self.collection(experiment.collection)
+    def _create(self, experiment: RunIdentity, name: str, tags: Mapping[str, str], time_ms: int) -> str:
+        tags = {key: _shorten_tag(value) for key, value in tags.items()}
+        where = self.get_experiment_id(experiment.experiment_name)
         return str(self.client.create_run(where, start_time=time_ms, tags=tags, run_name=name).info.run_id)
 
-    def _adopt(self, experiment: Experiment, tags: Mapping[str, str]) -> str:
-        """Take over the row of the same work that was cut short under another name of DVC's choosing."""
+    def _adopt(self, experiment: RunIdentity, tags: Mapping[str, str]) -> str:
+        """Take over the run of the same work that was cut short under another name of DVC's choosing."""
         same_work = self.search(experiment, {CONTENT: experiment.content_key, STAGE: WHOLE})
         cut_short = [r for r in same_work if r.info.status != "RUNNING" and r.data.tags.get(EVALUATED) != "true"]
         if not cut_short:
@@ -93,10 +93,10 @@ class Rows:
         self.set_tags(old.info.run_id, tags)
         return str(old.info.run_id)
 
-    def rewind(self, experiment: Experiment, stage: str, step: int) -> None:
+    def rewind(self, experiment: RunIdentity, stage: str, step: int) -> None:
         """Take back what a stage said from `step` on, and all that came after it, because it now says something else.
 
-        MLflow cannot delete points, so new rows take the places of the old, which stay in its list of deleted runs.
+        MLflow cannot delete points, so new runs take the places of the old, which stay in its list of deleted runs.
         """
         again = STAGES[STAGES.index(stage) :] if stage in STAGES else (stage,)
 
@@ -104,7 +104,7 @@ class Rows:
             of_stage, curve, _ = name.partition("/")
             return bool(curve) and (of_stage not in again or (of_stage == stage and at < step))
 
-        with alive.lock(open_private_folder(self._main) / "rows.lock"):
+        with liveness.hold_lock(open_private_folder(self._main) / "rows.lock"):
             children = {name: self.find(experiment, name) for name in (*STAGES, stage)}
             parent = self._replace(experiment, self.find(experiment, WHOLE), {}, stays)
             for name, child in children.items():
@@ -120,7 +120,7 @@ class Rows:
         self._points.clear()
 
     def _replace(
-        self, experiment: Experiment, old: MlflowRun | None, tags: Mapping[str, str], stays: Callable[[str, int], bool]
+        self, experiment: RunIdentity, old: MlflowRun | None, tags: Mapping[str, str], stays: Callable[[str, int], bool]
     ) -> str:
         if old is None:
             return ""
@@ -130,27 +130,27 @@ class Rows:
         new = self._create(experiment, old.info.run_name, tags, old.info.start_time)
         self.client.delete_run(old.info.run_id)
         self.add_parameters(new, old.data.params)
-        for part in _parts(kept, 1000):
+        for part in _chunk(kept, 1000):
             self.client.log_batch(new, metrics=part)
         return new
 
-    def collection(self, name: str) -> str:
-        """The id of the table of rows that MLflow calls an experiment."""
-        if name not in self._collections:
-            with alive.lock(open_private_folder(self._main) / "store.lock"):
-                self._collections[name] = self._find_or_create_collection(name)
-        return self._collections[name]
+    def get_experiment_id(self, name: str) -> str:
+        """The id of the MLflow experiment."""
+        if name not in self._experiment_ids:
+            with liveness.hold_lock(open_private_folder(self._main) / "store.lock"):
+                self._experiment_ids[name] = self._find_or_create_experiment(name)
+        return self._experiment_ids[name]
 
-    def _find_or_create_collection(self, name: str) -> str:
+    def _find_or_create_experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
         if found is None:
-            place = local_files.artifacts(self._main) if self._ledger.store == LOCAL else None
+            place = local_store.build_artifact_uri(self._main) if self._ledger.store == LOCAL else None
             return str(self.client.create_experiment(name, artifact_location=place))
         if found.lifecycle_stage == "deleted":  # its name is taken for good, and nothing can be written to it
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)
 
-    # ---- what a row holds ----
+    # ---- what a run holds ----
 
     def add_parameters(self, run_id: str, parameters: Mapping[str, str]) -> None:
         """MLflow keeps the first value of a parameter; one that differs later (another device) becomes a tag."""
@@ -158,7 +158,7 @@ class Rows:
 
         known = self.client.get_run(run_id).data.params if parameters else {}
         new = [Param(key, value) for key, value in parameters.items() if key not in known]
-        for part in _parts(new, 100):
+        for part in _chunk(new, 100):
             self.client.log_batch(run_id, params=part)
         changed = {key: value for key, value in parameters.items() if known.get(key, value) != value}
         self.set_tags(run_id, {f"later.{key}": value for key, value in changed.items()})
@@ -167,30 +167,30 @@ class Rows:
         """Write tags, however many; a name that MLflow does not take is changed, and a value too long for it cut."""
         from mlflow.entities import RunTag
 
-        entries = [RunTag(clean_name(key), _tag(value)) for key, value in tags.items()]
-        for part in _parts(entries, 100):
+        entries = [RunTag(clean_name(key), _shorten_tag(value)) for key, value in tags.items()]
+        for part in _chunk(entries, 100):
             self.client.log_batch(run_id, tags=part)
 
     def add_metrics(
         self, run_id: str, numbers: Mapping[str, float], step: int, time_ms: int, *, replace: bool = False
     ) -> None:
-        """Points the row does not have yet: a stage that starts again says the same again. `replace`: a later value."""
+        """Points the run does not have yet: a stage that starts again says the same again. `replace`: a later value."""
         from mlflow.entities import Metric
 
         recorded = self._recorded(run_id)
         new = {}
         for name, value in numbers.items():
             point = recorded.get((name, step))
-            if point is None or (replace and not same(point.value, value)):
+            if point is None or (replace and not is_same_value(point.value, value)):
                 new[name, step] = Metric(name, value, time_ms, step)
-        for part in _parts(new.values(), 1000):
+        for part in _chunk(new.values(), 1000):
             self.client.log_batch(run_id, metrics=part)
         recorded |= new
 
     def contradicts(self, run_id: str, name: str, step: int, value: float) -> bool:
         """Whether a curve of training results has another value at this step already."""
         point = self._recorded(run_id).get((name, step))
-        return point is not None and name.endswith(_RESULTS) and not same(point.value, value)
+        return point is not None and name.endswith(_RESULTS) and not is_same_value(point.value, value)
 
     def _recorded(self, run_id: str) -> dict[tuple[str, int], Metric]:
         """The latest point of each metric at each step."""
@@ -202,7 +202,7 @@ class Rows:
         return self._points[run_id]
 
     def close(self, run_id: str, status: str, words: str, time_ms: int) -> None:
-        """End a row with a status of MLflow and its last words, empty if it came through."""
+        """End a run with a status of MLflow and its termination message, empty if it came through."""
         self.say(run_id, words)
         self.client.set_terminated(run_id, status, time_ms)
 
@@ -212,14 +212,16 @@ class Rows:
         if words == tags.get(LAST_WORDS, ""):
             return
         note = tags.get(_NOTE, "").split("\n\n---\n\n")[-1]
-        self.client.set_tag(run_id, LAST_WORDS, _tag(words))
-        self.client.set_tag(run_id, _NOTE, _tag(f"**Ended early.** {words}\n\n---\n\n{note}" if words else note))
+        self.client.set_tag(run_id, LAST_WORDS, _shorten_tag(words))
+        self.client.set_tag(
+            run_id, _NOTE, _shorten_tag(f"**Ended early.** {words}\n\n---\n\n{note}" if words else note)
+        )
 
 
-def _tag(value: str) -> str:
-    return value if len(value) <= 5000 else short_value(value)  # characters: what MLflow before 2.10 takes
+def _shorten_tag(value: str) -> str:
+    return value if len(value) <= 5000 else shorten_value(value)  # characters: what MLflow before 2.10 takes
 
 
-def _parts(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
+def _chunk(items: Iterable[Any], size: int) -> Iterable[list[Any]]:
     whole = list(items)
     return (whole[start : start + size] for start in range(0, len(whole), size))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from fakeface.tracking.mlflow_store import quiet_mlflow
+from fakeface.tracking.event_writer import quiet_mlflow
 
 
 class Sampler:

@@ -10,10 +10,10 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped, unused-ignore]
 
-from fakeface.tracking.identity import Experiment
+from fakeface.tracking.run_identity import RunIdentity
 
 
-def running_command() -> psutil.Process | None:
+def find_dvc_process() -> psutil.Process | None:
     """The nearest process above this one that is DVC."""
     for process in psutil.Process().parents():
         try:
@@ -25,13 +25,13 @@ def running_command() -> psutil.Process | None:
     return None
 
 
-def pinned(experiment: Experiment, folder: Path, **words: str) -> Experiment:
-    """The experiment that the first stage of this command was in, so that an edit meanwhile splits no row in two."""
-    path = _note_of(experiment, folder)
+def pin_identity(experiment: RunIdentity, folder: Path, **words: str) -> RunIdentity:
+    """The experiment that the first stage of this command was in, so that an edit meanwhile splits no run in two."""
+    path = _locate_note(experiment, folder)
     if path is None:
         return experiment
     if path.exists():
-        return _noted(path)
+        return _read_note(path)
     draft = path.with_suffix(".draft")
     note = {"experiment": experiment.as_json(), "host": socket.gethostname(), **words}
     draft.write_text(json.dumps(note), encoding="utf-8")
@@ -39,36 +39,36 @@ def pinned(experiment: Experiment, folder: Path, **words: str) -> Experiment:
     return experiment
 
 
-def joined(experiment: Experiment, folder: Path) -> Experiment | None:
-    """What `pinned` noted for this command, if it did."""
-    path = _note_of(experiment, folder)
-    return _noted(path) if path and path.exists() else None
+def read_pinned(experiment: RunIdentity, folder: Path) -> RunIdentity | None:
+    """What `pin_identity` noted for this command, if it did."""
+    path = _locate_note(experiment, folder)
+    return _read_note(path) if path and path.exists() else None
 
 
-def _note_of(experiment: Experiment, folder: Path) -> Path | None:
-    process = running_command()
+def _locate_note(experiment: RunIdentity, folder: Path) -> Path | None:
+    process = find_dvc_process()
     if process is None:
         return None
-    of = experiment.key if experiment.is_dvcs else "repro"
+    of = experiment.key if experiment.is_dvc_experiment else "repro"
     return folder / f"{process.pid}-{process.create_time():.2f}-{of}.json"
 
 
-def _noted(path: Path) -> Experiment:
-    return Experiment(**json.loads(path.read_text(encoding="utf-8"))["experiment"])
+def _read_note(path: Path) -> RunIdentity:
+    return RunIdentity(**json.loads(path.read_text(encoding="utf-8"))["experiment"])
 
 
-def take_ended(folder: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """What `pinned` noted for commands of this machine that are over, each once, where it says `wanted`."""
+def pop_ended(folder: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """What `pin_identity` noted for commands of this machine that are over, each once, where it says `wanted`."""
     for path in sorted(folder.glob("*.json")):
         note = json.loads(path.read_text(encoding="utf-8"))
         pid, started = path.name.split("-")[:2]
         here = note["host"] == socket.gethostname()
-        if here and not _runs(int(pid), float(started)) and all(note.get(key) == wanted[key] for key in wanted):
+        if here and not _is_running(int(pid), float(started)) and all(note.get(key) == wanted[key] for key in wanted):
             yield note
             path.unlink(missing_ok=True)
 
 
-def _runs(pid: int, started: float) -> bool:
+def _is_running(pid: int, started: float) -> bool:
     try:
         return bool(abs(psutil.Process(pid).create_time() - started) < 1)
     except psutil.NoSuchProcess:

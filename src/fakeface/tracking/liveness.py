@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Sign:
+class Heartbeat:
     """The sign of life of one run: who runs it, and the last thing it said."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
@@ -31,7 +31,7 @@ class Sign:
         os.close(self._descriptor)
 
 
-def process() -> dict[str, str]:
+def describe_process() -> dict[str, str]:
     """Tags that name this process."""
     import psutil  # type: ignore[import-untyped, unused-ignore]
 
@@ -39,48 +39,48 @@ def process() -> dict[str, str]:
     return {"process.id": str(os.getpid()), "process.host": socket.gethostname(), "process.started": f"{started:.2f}"}
 
 
-def show(folder: Path, name: str, **words: Any) -> Sign | None:
+def start_heartbeat(folder: Path, name: str, **words: Any) -> Heartbeat | None:
     """Show a sign of life under `name`; None where a living process already does."""
     path = folder / f"{name}.jsonl"
-    descriptor = _locked(path)
+    descriptor = _open_locked(path)
     for _ in range(20):
         if descriptor is not None:
             break
         time.sleep(0.05)  # another command may be looking at it
-        descriptor = _locked(path)
+        descriptor = _open_locked(path)
     else:
         return None
     os.ftruncate(descriptor, 0)
-    sign = Sign(path, descriptor)
+    sign = Heartbeat(path, descriptor)
     sign.say(**words)
     return sign
 
 
-def take_dead(folder: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """What the runs that ended without a word said, each once: their signs are removed, where they say `wanted`."""
+def pop_stale(folder: Path, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """What the runs that ended without a message said, each once: their signs are removed, where they say `wanted`."""
     for path in sorted(folder.glob("*.jsonl")):
-        descriptor = _locked(path, create=False)
+        descriptor = _open_locked(path, create=False)
         if descriptor is None:
             continue
-        words = _words(path)
+        words = _read_words(path)
         is_whole = wanted.keys() <= words.keys()  # not so where a full disk took the first line
         if is_whole and any(words[key] != wanted[key] for key in wanted):
             os.close(descriptor)
             continue
         if is_whole:
             yield words
-        Sign(path, descriptor).close()
+        Heartbeat(path, descriptor).close()
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
+def hold_lock(path: Path) -> Iterator[None]:
     """Hold a file lock, waiting for whoever holds it."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _locked(path: Path, *, create: bool = True) -> int | None:
+def _open_locked(path: Path, *, create: bool = True) -> int | None:
     while True:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | (os.O_CREAT if create else 0), 0o644)
@@ -96,7 +96,7 @@ def _locked(path: Path, *, create: bool = True) -> int | None:
         os.close(descriptor)  # removed by its owner between our opening and our locking
 
 
-def _words(path: Path) -> dict[str, Any]:
+def _read_words(path: Path) -> dict[str, Any]:
     words: dict[str, Any] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         with suppress(json.JSONDecodeError):
