@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fakeface.constants import STAGES
-from tests.integration.mlflow_rows import Rows
+from tests.integration.mlflow_runs import TrackedRuns
 from tests.integration.small_project import Project
 
 TEMP = "in-a-temporary-folder"
@@ -46,7 +46,7 @@ class Experiments:
     sweep: dict[str, str]  # names by learning rate
     shown: dict[str, Any]  # what `dvc exp show` says of each, by name
     queue_status: str
-    rows: Rows
+    rows: TrackedRuns
 
     def names(self) -> list[str]:
         return [self.workspace_name, TEMP, *self.sweep.values()]
@@ -67,7 +67,7 @@ def run_experiments(project: Project) -> Experiments:
     status = wait_for_queue(project, sweep.values())
     shown = _shown(project)
     (workspace_name,) = set(shown) - {TEMP, *sweep.values()}
-    return Experiments(project, kills, listed, workspace_name, sweep, shown, status, Rows(project))
+    return Experiments(project, kills, listed, workspace_name, sweep, shown, status, TrackedRuns(project))
 
 
 def _kill_in(stage: str, project: Project) -> Killed:
@@ -109,7 +109,7 @@ def _pictures(project: Project) -> int:
 
 
 def _seen(printed: str, project: Project) -> Killed:
-    rows = Rows(project)
+    rows = TrackedRuns(project)
     found = [run for run in rows.parents if run.info.run_name == TEMP]
     if not found:
         return Killed(printed, "", {})

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.mlflow_rows import Rows
+from tests.integration.mlflow_runs import TrackedRuns
 from tests.integration.small_project import Project, Reproduced
 
 pytestmark = pytest.mark.slow
@@ -143,8 +143,8 @@ def test_split_lists_bad_images_before_it_stops(outcomes: dict[str, Outcome]) ->
     assert "camera_2/half.jpg" in listed
 
 
-def test_the_row_of_a_stage_that_failed_says_why(outcomes: dict[str, Outcome]) -> None:
-    rows = Rows(outcomes["missing checkpoint"].project)
+def test_failed_stage_run_says_why(outcomes: dict[str, Outcome]) -> None:
+    rows = TrackedRuns(outcomes["missing checkpoint"].project)
     failed = [run for children in rows.children.values() for run in children if run.info.status == "FAILED"]
     assert [run.info.run_name for run in failed] == ["stage2"]
     assert "models/stage1.h5 is missing" in failed[0].data.tags["mlflow.note.content"]

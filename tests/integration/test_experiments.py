@@ -17,7 +17,7 @@ import pytest
 
 from fakeface.constants import STAGES
 from tests.integration.experiments import SWEPT, TEMP, Experiments, run_experiments
-from tests.integration.mlflow_rows import Row
+from tests.integration.mlflow_runs import TrackedRun
 from tests.integration.small_project import EPOCHS, Project, Reproduced
 from tests.support.browser import browser
 
@@ -33,13 +33,13 @@ def experiments(reproduced: Reproduced, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(scope="module")
-def rows(experiments: Experiments) -> dict[str, Row]:
+def rows(experiments: Experiments) -> dict[str, TrackedRun]:
     """Each experiment's row, by its name."""
     return {name: experiments.rows.named(name) for name in experiments.names()}
 
 
 @pytest.fixture(scope="module")
-def baseline(experiments: Experiments) -> Row:
+def baseline(experiments: Experiments) -> TrackedRun:
     (name,) = [run.info.run_name for run in experiments.rows.parents if run.info.run_name.startswith("repro-")]
     return experiments.rows.named(name)
 
@@ -52,7 +52,9 @@ def test_queue_succeeds(experiments: Experiments) -> None:
     assert experiments.queue_status.count("Success") == len(SWEPT), "\n".join(logs)
 
 
-def test_each_leaves_one_finished_row_in_the_main_folder(experiments: Experiments, rows: dict[str, Row]) -> None:
+def test_each_experiment_is_one_finished_run_in_the_main_folder(
+    experiments: Experiments, rows: dict[str, TrackedRun]
+) -> None:
     names = [run.info.run_name for run in experiments.rows.parents if not run.info.run_name.startswith("repro-")]
     assert sorted(names) == sorted(experiments.names())
     for name, row in rows.items():
@@ -63,7 +65,7 @@ def test_each_leaves_one_finished_row_in_the_main_folder(experiments: Experiment
     assert stores == [experiments.project.folder / "mlflow.db"]
 
 
-def test_each_row_says_what_was_set(experiments: Experiments, rows: dict[str, Row]) -> None:
+def test_each_run_says_what_was_set(experiments: Experiments, rows: dict[str, TrackedRun]) -> None:
     workspace = experiments.workspace_name
     rates = {TEMP: "0.0003", workspace: "0.001", **{name: rate for rate, name in experiments.sweep.items()}}
     for name, rate in rates.items():
@@ -72,7 +74,9 @@ def test_each_row_says_what_was_set(experiments: Experiments, rows: dict[str, Ro
         assert [rows[name].stages[stage].data.params["lr"] for stage in STAGES] == of_stages
 
 
-def test_each_row_has_all_that_the_first_run_has(experiments: Experiments, rows: dict[str, Row], baseline: Row) -> None:
+def test_each_run_has_all_that_the_first_has(
+    experiments: Experiments, rows: dict[str, TrackedRun], baseline: TrackedRun
+) -> None:
     for row in rows.values():
         assert set(row.run.data.params) == set(baseline.run.data.params)
         assert _metric_names(row) == _metric_names(baseline)
@@ -82,18 +86,16 @@ def test_each_row_has_all_that_the_first_run_has(experiments: Experiments, rows:
             assert set(row.stages[stage].data.params) == set(baseline.stages[stage].data.params)
 
 
-def _metric_names(row: Row) -> set[str]:
+def _metric_names(row: TrackedRun) -> set[str]:
     """But those of the images that a model answers surely, which may be none."""
     return {name for name in row.run.data.metrics if not name.startswith("coverage_")}
 
 
-def _files(experiments: Experiments, row: Row, folder: str) -> set[str]:
+def _files(experiments: Experiments, row: TrackedRun, folder: str) -> set[str]:
     return {file.path for file in experiments.rows.client.list_artifacts(row.run.info.run_id, folder)}
 
 
-def test_each_row_has_every_curve_also_of_stages_that_dvc_took_from_its_cache(
-    experiments: Experiments, rows: dict[str, Row]
-) -> None:
+def test_each_run_has_every_curve_also_of_cached_stages(experiments: Experiments, rows: dict[str, TrackedRun]) -> None:
     for row in rows.values():
         for stage in STAGES:
             for metric in ("loss", "accuracy", "val_loss", "val_accuracy", "lr"):
@@ -102,8 +104,10 @@ def test_each_row_has_every_curve_also_of_stages_that_dvc_took_from_its_cache(
                 assert experiments.rows.curve(row.run, f"{stage}/{metric}") == curve
 
 
-def test_the_curves_are_each_experiments_own(experiments: Experiments, rows: dict[str, Row], baseline: Row) -> None:
-    def losses(row: Row, stage: str) -> tuple[float, ...]:
+def test_curves_are_each_experiments_own(
+    experiments: Experiments, rows: dict[str, TrackedRun], baseline: TrackedRun
+) -> None:
+    def losses(row: TrackedRun, stage: str) -> tuple[float, ...]:
         return tuple(experiments.rows.curve(row.stages[stage], "loss").values())
 
     same, middle, low = (rows[experiments.sweep[rate]] for rate in SWEPT)
@@ -115,7 +119,7 @@ def test_the_curves_are_each_experiments_own(experiments: Experiments, rows: dic
     assert len({losses(row, "stage3") for row in (same, middle, low, workspace)}) == 4
 
 
-def test_a_stage_that_dvc_took_from_its_cache_says_so(experiments: Experiments, rows: dict[str, Row]) -> None:
+def test_cached_stage_run_says_so(experiments: Experiments, rows: dict[str, TrackedRun]) -> None:
     def restored(name: str) -> list[str]:
         return [stage for stage in STAGES if "fakeface.restored_from_cache" in rows[name].stages[stage].data.tags]
 
@@ -125,20 +129,20 @@ def test_a_stage_that_dvc_took_from_its_cache_says_so(experiments: Experiments, 
     assert restored(new) == restored(TEMP) == []
 
 
-def test_a_restored_rows_numbers_are_those_of_the_first_run(
-    experiments: Experiments, rows: dict[str, Row], baseline: Row
+def test_restored_run_has_the_numbers_of_the_first(
+    experiments: Experiments, rows: dict[str, TrackedRun], baseline: TrackedRun
 ) -> None:
     restored = rows[experiments.sweep["0.001"]]
     assert restored.run.data.params == baseline.run.data.params
     assert _without_speed(restored) == pytest.approx(_without_speed(baseline))
 
 
-def _without_speed(row: Row) -> dict[str, float]:
+def _without_speed(row: TrackedRun) -> dict[str, float]:
     """The metrics but for those of each epoch's speed, of which a stage leaves the mean alone."""
     return {name: value for name, value in row.run.data.metrics.items() if not name.endswith("images_per_second")}
 
 
-def test_each_row_leads_to_its_own_checkpoint(rows: dict[str, Row]) -> None:
+def test_each_run_leads_to_its_own_checkpoint(rows: dict[str, TrackedRun]) -> None:
     for row in rows.values():
         for stage in STAGES:
             assert row.run.data.tags[f"checkpoint.{stage}.md5"] == row.stages[stage].data.tags["checkpoint.md5"]
@@ -146,7 +150,7 @@ def test_each_row_leads_to_its_own_checkpoint(rows: dict[str, Row]) -> None:
     assert len({row.run.data.tags["checkpoint.stage3.md5"] for row in rows.values()}) == 4
 
 
-def test_each_experiments_model_is_in_the_registry(experiments: Experiments) -> None:
+def test_each_experiments_model_is_registered(experiments: Experiments) -> None:
     versions = experiments.rows.client.search_model_versions("name = 'fakeface'")
     assert {version.tags["experiment"] for version in versions} >= set(experiments.names())
     assert len({version.run_id for version in versions}) == len(versions) == len(experiments.names()) + 1
@@ -155,7 +159,9 @@ def test_each_experiments_model_is_in_the_registry(experiments: Experiments) -> 
 # ---- killed ----
 
 
-def test_a_kill_at_any_stage_leaves_the_row_to_the_next_command(experiments: Experiments, rows: dict[str, Row]) -> None:
+def test_kill_at_any_stage_leaves_the_run_to_the_next_command(
+    experiments: Experiments, rows: dict[str, TrackedRun]
+) -> None:
     """Until the next command a killed stage is RUNNING; with it the stage goes on, in the same row to the end."""
     seen = {stage: killed.statuses for stage, killed in experiments.kills.items()}
     assert seen["download"] == seen["split"] == {}  # their work is no training, and has no row
@@ -169,13 +175,13 @@ def test_a_kill_at_any_stage_leaves_the_row_to_the_next_command(experiments: Exp
     assert not rows[TEMP].run.data.tags.get("fakeface.last_words")
 
 
-def test_the_next_command_says_what_was_killed(experiments: Experiments) -> None:
+def test_next_command_says_what_was_killed(experiments: Experiments) -> None:
     (line,) = [line for line in experiments.listed_after_kill.splitlines() if TEMP in line]
     assert "failed" in line
     assert experiments.kills["train_stage3"].run_id in line
 
 
-def test_a_killed_experiment_goes_on_although_its_folder_is_gone(experiments: Experiments) -> None:
+def test_killed_experiment_goes_on_although_its_folder_is_gone(experiments: Experiments) -> None:
     printed = experiments.kills["evaluate"].printed  # by the command after the kill in stage 3
     assert f"stage3: goes on after epoch 1 of {EPOCHS}" in printed
     assert "stage3 epoch 1/" not in printed
@@ -185,7 +191,7 @@ def test_a_killed_experiment_goes_on_although_its_folder_is_gone(experiments: Ex
 # ---- from one tool to the other ----
 
 
-def test_dvc_and_mlflow_tell_the_same_numbers(experiments: Experiments, rows: dict[str, Row]) -> None:
+def test_dvc_and_mlflow_tell_the_same_numbers(experiments: Experiments, rows: dict[str, TrackedRun]) -> None:
     for name, row in rows.items():
         shown = experiments.shown[name]
         metrics = shown["metrics"]["reports/metrics.json"]["data"]
@@ -210,7 +216,7 @@ def _at(nested: Mapping[str, Any], path: str) -> Mapping[str, Any]:
     return nested
 
 
-def test_dvcs_plots_have_the_points_of_mlflows_curves(experiments: Experiments, rows: dict[str, Row]) -> None:
+def test_dvcs_plots_have_the_points_of_mlflows_curves(experiments: Experiments, rows: dict[str, TrackedRun]) -> None:
     names = [experiments.sweep["0.001"], experiments.sweep["0.0001"]]
     printed = experiments.project.done("dvc", "plots", "diff", *names, "--json", "--split", "--out", "plots")
     (loss,) = json.loads(printed)["data"]["loss"]
@@ -228,8 +234,8 @@ def test_dvcs_plots_have_the_points_of_mlflows_curves(experiments: Experiments, 
     assert drawn == pytest.approx(expected)
 
 
-def test_a_row_leads_back_to_dvcs_experiment_by_the_line_that_it_ends_in(
-    experiments: Experiments, rows: dict[str, Row], tmp_path: Path
+def test_run_description_ends_in_the_command_that_brings_the_experiment_back(
+    experiments: Experiments, rows: dict[str, TrackedRun], tmp_path: Path
 ) -> None:
     name = experiments.sweep["0.0001"]
     line = rows[name].run.data.tags["mlflow.note.content"].strip().splitlines()[-1].strip()
@@ -241,7 +247,7 @@ def test_a_row_leads_back_to_dvcs_experiment_by_the_line_that_it_ends_in(
     assert project.read_json("reports/metrics.json") == shown
 
 
-def test_dvcs_name_leads_to_mlflows_row(experiments: Experiments, rows: dict[str, Row]) -> None:
+def test_fakeface_runs_finds_the_run_by_dvcs_name(experiments: Experiments, rows: dict[str, TrackedRun]) -> None:
     listed = experiments.project.done("fakeface", "runs", TEMP)
     assert f"/runs/{rows[TEMP].run.info.run_id}  synthetic sample\n" in listed
 
@@ -278,8 +284,8 @@ def _served(project: Project, printed: Path) -> Iterator[str]:
             os.killpg(process.pid, signal.SIGTERM)
 
 
-def test_mlflows_page_shows_accuracy_against_learning_rate_and_the_curves_overlaid(
-    experiments: Experiments, rows: dict[str, Row], tmp_path: Path
+def test_comparison_page_shows_accuracy_against_learning_rate_and_curves(
+    experiments: Experiments, rows: dict[str, TrackedRun], tmp_path: Path
 ) -> None:
     with browser(tmp_path) as window, _served(experiments.project, tmp_path / "printed.txt") as address:
         assert address.split("#")[1] in experiments.project.done("fakeface", "runs")

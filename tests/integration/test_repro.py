@@ -19,7 +19,7 @@ import yaml
 
 from fakeface.constants import STAGES
 from fakeface.tracking.run_identity import identify_run
-from tests.integration.mlflow_rows import Row, Rows
+from tests.integration.mlflow_runs import TrackedRun, TrackedRuns
 from tests.integration.small_project import CAMERAS, EPOCHS, GENERATORS, HALF_IMAGE, IMAGES, LETTER, Project, Reproduced
 from tests.support.faulty_http_server import serving
 
@@ -42,12 +42,12 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def rows(reproduced: Reproduced) -> Rows:
-    return Rows(reproduced.project)
+def rows(reproduced: Reproduced) -> TrackedRuns:
+    return TrackedRuns(reproduced.project)
 
 
 @pytest.fixture(scope="module")
-def row(rows: Rows) -> Row:
+def row(rows: TrackedRuns) -> TrackedRun:
     (run,) = rows.parents
     return rows.named(run.info.run_name)
 
@@ -87,7 +87,7 @@ def test_dvc_repro_again_runs_nothing(reproduced: Reproduced) -> None:
 
 @pytest.mark.system
 @pytest.mark.parametrize("stage", ["download", "split"])
-def test_the_stages_without_a_row_close_those_of_the_dead_too(copied: Project, stage: str) -> None:
+def test_stages_without_a_run_fail_stale_runs_too(copied: Project, stage: str) -> None:
     sign = copied.folder / ".fakeface/alive/somebody.jsonl"
     who = {
         "experiment": identify_run(copied.folder, {}).as_json(),
@@ -98,7 +98,7 @@ def test_the_stages_without_a_row_close_those_of_the_dead_too(copied: Project, s
     sign.write_text(json.dumps({**who, "pid": "1", "host": "here", "last": "epoch 1"}))
     copied.done("python", f"pipeline/{stage}.py")
     assert not sign.exists()
-    found = [child for children in Rows(copied).children.values() for child in children]
+    found = [child for children in TrackedRuns(copied).children.values() for child in children]
     (failed,) = [child for child in found if child.info.status == "FAILED"]
     assert failed.data.tags["fakeface.last_words"] == "Killed without a word after epoch 1 (process 1 on here)."
 
@@ -232,7 +232,7 @@ def test_split_counts_and_names_what_is_no_image(reproduced: Reproduced) -> None
         assert not kept & set(reasons)
 
 
-def test_results_of_the_sample_say_so(reproduced: Reproduced, row: Row) -> None:
+def test_results_of_the_sample_say_so(reproduced: Reproduced, row: TrackedRun) -> None:
     assert _metrics(reproduced)["note"] == NOTE
     assert NOTE in reproduced.printed
     assert row.run.data.tags["data.note"] == NOTE
@@ -274,7 +274,7 @@ def test_summary_reads_the_evaluation(reproduced: Reproduced) -> None:
         assert name in table
 
 
-def test_mlflow_has_one_row_with_a_child_for_each_stage(rows: Rows, row: Row) -> None:
+def test_mlflow_has_one_run_with_a_child_for_each_stage(rows: TrackedRuns, row: TrackedRun) -> None:
     assert len(rows.parents) == 1
     assert set(rows.children) == {row.run.info.run_id}
     assert set(row.stages) == set(STAGES)
@@ -282,7 +282,7 @@ def test_mlflow_has_one_row_with_a_child_for_each_stage(rows: Rows, row: Row) ->
     assert {run.data.tags["progress"] for run in row.stages.values()} == {f"epoch {EPOCHS} of {EPOCHS}"}
 
 
-def test_mlflow_has_every_parameter(reproduced: Reproduced, row: Row) -> None:
+def test_mlflow_has_every_parameter(reproduced: Reproduced, row: TrackedRun) -> None:
     params = reproduced.project.params()
     del params["data"]["profiles"]  # of these the tags say which was taken
     del params["promote"]  # judges a result, and makes none
@@ -303,7 +303,7 @@ def _leaves(nested: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]
             yield f"{above}{name}", value
 
 
-def test_mlflow_has_the_curves_of_every_epoch(reproduced: Reproduced, rows: Rows, row: Row) -> None:
+def test_mlflow_has_the_curves_of_every_epoch(reproduced: Reproduced, rows: TrackedRuns, row: TrackedRun) -> None:
     for stage in STAGES:
         history = _table(reproduced, f"reports/history/{stage}.csv")
         assert [int(epoch["epoch"]) for epoch in history] == list(range(1, EPOCHS + 1))
@@ -313,7 +313,7 @@ def test_mlflow_has_the_curves_of_every_epoch(reproduced: Reproduced, rows: Rows
             assert rows.curve(row.run, f"{stage}/{metric}") == expected
 
 
-def test_mlflow_has_the_numbers_of_metrics_json(reproduced: Reproduced, row: Row) -> None:
+def test_mlflow_has_the_numbers_of_metrics_json(reproduced: Reproduced, row: TrackedRun) -> None:
     logged, metrics = row.run.data.metrics, _metrics(reproduced)
     for name in ("accuracy", "balanced_accuracy", "roc_auc", "average_precision", "loss", "n_real", "n_fake"):
         assert logged[f"generalization_{name}"] == pytest.approx(metrics["generalization"][name])
@@ -325,7 +325,7 @@ def test_mlflow_has_the_numbers_of_metrics_json(reproduced: Reproduced, row: Row
         assert logged[f"{stage}_validation_macro_roc_auc"] == pytest.approx(validation["macro"]["roc_auc"])
 
 
-def test_mlflow_has_the_pictures(rows: Rows, row: Row) -> None:
+def test_mlflow_has_the_figures(rows: TrackedRuns, row: TrackedRun) -> None:
     files = {file.path for file in rows.client.list_artifacts(row.run.info.run_id, "evaluation")}
     assert {"evaluation/roc.svg", "evaluation/curves_stage1.svg", "evaluation/metrics.json"} <= files
     assert {"evaluation/report.html", "evaluation/run.json"} <= files
@@ -333,7 +333,7 @@ def test_mlflow_has_the_pictures(rows: Rows, row: Row) -> None:
     assert {"data/audit.html", "data/audit.json", "data/split.json", "data/rejected.csv"} <= data
 
 
-def test_the_row_leads_to_the_bytes_that_made_it(reproduced: Reproduced, row: Row) -> None:
+def test_run_leads_to_the_bytes_that_made_it(reproduced: Reproduced, row: TrackedRun) -> None:
     lock = yaml.safe_load((reproduced.project.folder / "dvc.lock").read_text())["stages"]
     outs = {out["path"]: out["md5"] for stage in lock.values() for out in stage.get("outs", [])}
     tags = row.run.data.tags
@@ -354,7 +354,7 @@ mlflow.pyfunc.load_model("models:/fakeface@champion").predict(images).to_csv(sys
 """
 
 
-def test_a_champion_scores_without_fakeface_as_the_pipeline_does(copied: Project, reproduced: Reproduced) -> None:
+def test_champion_scores_without_fakeface_as_the_pipeline_does(copied: Project, reproduced: Reproduced) -> None:
     copied.change_params({"promote.at_least": 0.3})
     promoted = copied.done("fakeface", "promote")
     assert "now models:/fakeface@champion" in promoted
@@ -375,7 +375,9 @@ def test_a_champion_scores_without_fakeface_as_the_pipeline_does(copied: Project
             assert answer["decision"] == ("fake" if score >= calibration["threshold"] else "real")
 
 
-def test_the_model_is_registered_with_all_that_its_user_needs(reproduced: Reproduced, rows: Rows, row: Row) -> None:
+def test_model_is_registered_with_all_that_its_user_needs(
+    reproduced: Reproduced, rows: TrackedRuns, row: TrackedRun
+) -> None:
     from mlflow.models import Model
 
     version = rows.client.get_model_version_by_alias("fakeface", "candidate")

@@ -20,7 +20,7 @@ from fakeface.system.errors import UserError
 from fakeface.tracking import record_experiment
 from fakeface.tracking.ui import open_store
 from tests.integration.experiments import start_queue, wait_for_queue
-from tests.integration.mlflow_rows import Row, Rows
+from tests.integration.mlflow_runs import TrackedRun, TrackedRuns
 from tests.integration.small_project import EPOCHS, Project, Reproduced
 from tests.integration.tracking_server import TrackingServer, missing_part
 
@@ -43,14 +43,14 @@ class Outage:
     waited: int  # events that were not delivered yet
     delivered: str
     project: Project
-    here: Rows  # of the same result, in sqlite
-    there: Rows
+    here: TrackedRuns  # of the same result, in sqlite
+    there: TrackedRuns
 
-    def row(self) -> Row:
+    def row(self) -> TrackedRun:
         return _only(self.there)
 
 
-def _only(rows: Rows) -> Row:
+def _only(rows: TrackedRuns) -> TrackedRun:
     (run,) = rows.parents
     return rows.named(run.info.run_name)
 
@@ -71,9 +71,18 @@ def outage(reproduced: Reproduced, tmp_path_factory: pytest.TempPathFactory) -> 
     waited = len(list((project.folder / ".fakeface/undelivered").glob("*.json")))
     server.start()
     delivered = _fakeface(server, project, "deliver")
-    there = Rows(project, server.uri())
+    there = TrackedRuns(project, server.uri())
     yield Outage(
-        server, len(parts), ends[0], training, tracked, waited, delivered, project, Rows(reproduced.project), there
+        server,
+        len(parts),
+        ends[0],
+        training,
+        tracked,
+        waited,
+        delivered,
+        project,
+        TrackedRuns(reproduced.project),
+        there,
     )
     code, said = server.stop()
     assert (code, said.splitlines()[-1][:6]) == (0, "Ending")
@@ -96,7 +105,7 @@ def _fakeface(server: TrackingServer, project: Project, command: str) -> str:
         return CliRunner().invoke(main, [command], catch_exceptions=False).output
 
 
-def test_the_first_screen_says_how_to_use_it(outage: Outage) -> None:
+def test_tracking_server_first_screen_says_how_to_use_it(outage: Outage) -> None:
     screen = outage.server.screen
     for said in (outage.server.url, "user      fakeface", str(outage.server.folder / "password"), "Ctrl-C"):
         assert said in screen
@@ -105,20 +114,20 @@ def test_the_first_screen_says_how_to_use_it(outage: Outage) -> None:
         assert value in screen or name.endswith("PASSWORD")
 
 
-def test_nobody_gets_in_without_the_password(outage: Outage) -> None:
+def test_tracking_server_wants_the_password(outage: Outage) -> None:
     wrong = {"MLFLOW_TRACKING_URI": outage.server.uri("a wrong password")}
     with pytest.raises(UserError, match="refuses the password"), open_store(outage.project.folder, wrong):
         pass
 
 
-def test_the_command_names_the_part_that_ended_and_ends_the_others(outage: Outage) -> None:
+def test_tracking_server_names_the_part_that_ended_and_ends_the_others(outage: Outage) -> None:
     code, said = outage.end
     assert code == 1
     assert "fakeface: MLflow's server has ended" in said
     assert outage.parts > 3
 
 
-def test_a_second_server_is_refused_on_the_same_folder_and_on_the_same_port(outage: Outage, tmp_path: Path) -> None:
+def test_tracking_server_refuses_a_second_one(outage: Outage, tmp_path: Path) -> None:
     for server, named in (
         (TrackingServer(outage.server.folder), "runs on"),
         (TrackingServer(tmp_path, port=outage.server.port), f"Port {outage.server.port}"),
@@ -130,7 +139,7 @@ def test_a_second_server_is_refused_on_the_same_folder_and_on_the_same_port(outa
         assert named in process.stderr
 
 
-def test_a_training_goes_on_while_the_server_is_away(outage: Outage) -> None:
+def test_training_goes_on_while_the_server_is_unreachable(outage: Outage) -> None:
     assert outage.training.returncode == 0
     assert f"stage3 epoch {EPOCHS}/{EPOCHS}" in outage.training.stdout
     told = [line for line in outage.training.stdout.splitlines() if line.startswith("fakeface: ")]
@@ -141,12 +150,12 @@ def test_a_training_goes_on_while_the_server_is_away(outage: Outage) -> None:
     assert outage.waited > 0
 
 
-def test_all_that_it_missed_is_delivered_by_one_command(outage: Outage) -> None:
+def test_deliver_sends_all_that_the_server_missed(outage: Outage) -> None:
     assert outage.delivered.strip() == "Everything is delivered."
     assert list((outage.project.folder / ".fakeface/undelivered").iterdir()) == []
 
 
-def test_the_row_is_the_one_that_sqlite_has(outage: Outage) -> None:
+def test_run_on_the_server_equals_the_one_in_sqlite(outage: Outage) -> None:
     here, there = _only(outage.here), outage.row()
     assert here.run.info.run_name == there.run.info.run_name
     assert set(there.stages) == set(STAGES)
@@ -171,7 +180,7 @@ def _kept(run: Any) -> dict[str, str]:
     return {name: value for name, value in run.data.tags.items() if not name.startswith(others)}
 
 
-def test_every_curve_is_whole(outage: Outage) -> None:
+def test_every_curve_on_the_server_is_whole(outage: Outage) -> None:
     here, there = _only(outage.here), outage.row()
     for stage in STAGES:
         for metric in ("loss", "accuracy", "val_loss", "val_accuracy", "lr"):
@@ -180,7 +189,7 @@ def test_every_curve_is_whole(outage: Outage) -> None:
             assert outage.there.curve(there.run, f"{stage}/{metric}") == curve
 
 
-def test_every_file_lies_in_the_object_store(outage: Outage) -> None:
+def test_every_artifact_is_in_the_object_store(outage: Outage) -> None:
     here, there = _only(outage.here).run, outage.row().run
     store = outage.server.folder / "objects/mlflow" / there.info.experiment_id / there.info.run_id / "artifacts"
     assert there.info.artifact_uri.startswith("mlflow-artifacts:/")
@@ -190,7 +199,7 @@ def test_every_file_lies_in_the_object_store(outage: Outage) -> None:
     assert (store / "evaluation/scores.csv").read_bytes() == (outage.project.folder / "reports/scores.csv").read_bytes()
 
 
-def test_a_champion_is_promoted_and_is_byte_for_byte_the_one_that_scores_alike_from_sqlite(outage: Outage) -> None:
+def test_champion_from_the_server_equals_the_one_from_sqlite(outage: Outage) -> None:
     outage.project.change_params({"promote.at_least": 0.3})
     assert "now models:/fakeface@champion" in _fakeface(outage.server, outage.project, "promote")
     here = outage.here.client.get_model_version_by_alias("fakeface", "candidate")
@@ -202,7 +211,7 @@ def test_a_champion_is_promoted_and_is_byte_for_byte_the_one_that_scores_alike_f
     assert served == _model_files(outage.here, here.source, outage.here.uri)
 
 
-def _model_files(rows: Rows, source: str, store: str) -> dict[str, str]:
+def _model_files(rows: TrackedRuns, source: str, store: str) -> dict[str, str]:
     """The sha256 of every file of a model, as a client gets it; MLmodel names the run and the time."""
     place = rows.client.get_logged_model(source.removeprefix("models:/")).artifact_location
     folder = Path(download_artifacts(artifact_uri=place, tracking_uri=store))
@@ -212,13 +221,13 @@ def _model_files(rows: Rows, source: str, store: str) -> dict[str, str]:
     return found
 
 
-def test_two_workers_of_a_queue_share_the_server(outage: Outage) -> None:
+def test_two_queue_workers_share_the_server(outage: Outage) -> None:
     rates = {"shared-1": "0.002", "shared-2": "0.003"}
     for name, rate in rates.items():
         outage.project.done("dvc", "exp", "run", "--queue", "--name", name, "-S", f"stages.stage3.lr={rate}")
     start_queue(outage.project)
     status = wait_for_queue(outage.project, rates)
-    rows = Rows(outage.project, outage.server.uri())
+    rows = TrackedRuns(outage.project, outage.server.uri())
     for name, rate in rates.items():
         row = rows.named(name)
         assert {each.info.status for each in (row.run, *row.stages.values())} == {"FINISHED"}, status

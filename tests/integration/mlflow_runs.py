@@ -11,14 +11,14 @@ from tests.integration.small_project import Project
 
 
 @dataclass(frozen=True)
-class Row:
+class TrackedRun:
     """An experiment: MLflow's run with a run a stage below it."""
 
     run: Any
     stages: dict[str, Any]
 
 
-class Rows:
+class TrackedRuns:
     """All rows of a project's main folder, or of the store at `uri`."""
 
     def __init__(self, project: Project, uri: str = "") -> None:
@@ -31,13 +31,13 @@ class Rows:
             self.children[run.data.tags.get("mlflow.parentRunId", "")].append(run)
         self.parents = self.children.pop("", [])
 
-    def named(self, name: str) -> Row:
+    def named(self, name: str) -> TrackedRun:
         """The one row of this name, and its one child of each stage."""
         (run,) = [each for each in self.parents if each.info.run_name == name]
         children = self.children[run.info.run_id]
         stages = {child.info.run_name: child for child in children}
         assert len(stages) == len(children)
-        return Row(run, stages)
+        return TrackedRun(run, stages)
 
     def curve(self, run: Any, metric: str) -> dict[int, float]:
         """A metric by step; a step told twice is an error."""
