@@ -105,7 +105,7 @@ def _runs(stage: str, project: Project) -> bool:
 
 
 def _pictures(project: Project) -> int:
-    return len(list((project.folder / "mlartifacts").glob("*/artifacts/evaluation/*.png")))
+    return len(list((project.folder / "mlartifacts").glob("*/artifacts/evaluation/*.svg")))
 
 
 def _seen(printed: str, project: Project) -> Killed:
