@@ -73,6 +73,10 @@ def test_dvc_repro_leaves_git_only_dvcs_files(reproduced: Reproduced) -> None:
     assert sorted(line.split()[-1] for line in reproduced.git_status) == ["data.dvc", "dvc.lock"]
 
 
+def test_dvc_repro_keeps_nothing_of_finished_trainings(reproduced: Reproduced) -> None:
+    assert [path for path in (reproduced.project.folder / ".fakeface/training").iterdir() if path.is_dir()] == []
+
+
 def test_dvc_repro_again_runs_nothing(reproduced: Reproduced) -> None:
     before = reproduced.project.outputs()
     printed = reproduced.project.done("dvc", "repro")
