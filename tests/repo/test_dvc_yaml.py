@@ -14,7 +14,7 @@ STAGES = yaml.safe_load((PROJECT / "dvc.yaml").read_text(encoding="utf-8"))["sta
 DECIDES_NOTHING = ("fakeface/tracking/", "fakeface/system/")
 # Imported for a type alone (the crop that params.yaml names), or to say and note what is the same whatever comes of it.
 FOR_A_NAME = {
-    "images/preprocessing.py": {"download", "train_stage1", "train_stage2", "train_stage3", "evaluate", "report"}
+    "images/preprocessing.py": {"download", "train_stage1", "train_stage2", "train_stage3", "evaluate", "report"},
     "training/resume.py": {"evaluate"},  # removes what finished trainings have kept
 }
 RUNS_EVERY_TIME = {name for name, stage in STAGES.items() if stage.get("always_changed")}
