@@ -15,8 +15,8 @@ from PIL import Image
 
 from fakeface.cli import main
 from fakeface.images.preprocessing import Reencoding
+from fakeface.metrics.by_source import report_evaluation
 from fakeface.metrics.calibration import Calibration
-from fakeface.metrics.classification import report_evaluation
 from fakeface.models.checkpoints import CheckpointMetadata, save_checkpoint
 from fakeface.models.device import quiet_tensorflow
 from fakeface.system.serialization import write_json

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fakeface.config.catalog import Archive, Collection, get_label, get_source, list_sources
+from fakeface.config.catalog import get_label, get_source, list_sources
+from fakeface.config.collection import Archive, Collection
 from fakeface.data.download.identity import choose_identity_reader
 from fakeface.system.errors import UserError
 from tests.support.project import PROJECT

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from fakeface.config.params import Profile, Reencode, Source
+from fakeface.config.data_params import Profile, Reencode, Source
 from fakeface.constants import STAGES
 from fakeface.data.download.ingest import collect_sources
 from fakeface.data.image_pool import gather_pool

@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from fakeface.metrics.classification import (
+from fakeface.metrics.bootstrap import bootstrap_intervals, compute_weighted_metrics
+from fakeface.metrics.by_source import (
     average_over_sources,
-    bootstrap_intervals,
-    compute_binary_metrics,
-    compute_calibration_error,
-    compute_coverage,
-    compute_weighted_metrics,
     compute_wilson_interval,
     evaluate_pairs,
     evaluate_sources,
+    report_evaluation,
+)
+from fakeface.metrics.classification import (
+    compute_binary_metrics,
+    compute_calibration_error,
+    compute_coverage,
     list_confusion_cells,
     list_reliability_bins,
     list_roc_points,
-    report_evaluation,
     source_balanced_weights,
 )
 from fakeface.system.errors import UserError

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from fakeface.metrics.classification import report_evaluation
+from fakeface.metrics.by_source import report_evaluation
 from fakeface.reporting import metric_plots
 from fakeface.visualization.style import SERIES
 from fakeface.visualization.svg import draw_svg

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from fakeface.config.params import Data, PartShares, Profile, Source
+from fakeface.config.data_params import Data, PartShares, Profile, Source
 
 
 def picture(seed: int, side: int = 48) -> Image.Image:

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from fakeface.system.archives import Limits, check_readable, detect_archive_kind, read_record, unpack
+from fakeface.system.archive_members import Limits, detect_archive_kind
+from fakeface.system.archives import check_readable, read_record, unpack
 from fakeface.system.errors import UserError
 
 GIB = 1 << 30

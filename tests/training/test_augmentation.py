@@ -26,7 +26,8 @@ quiet_tensorflow()
 import tensorflow as tf  # noqa: E402
 
 from fakeface.training.augmentation import tensor_ops  # noqa: E402
-from fakeface.training.augmentation.pipeline import build_augmentation, center_transform  # noqa: E402
+from fakeface.training.augmentation.geometry import center_transform  # noqa: E402
+from fakeface.training.augmentation.pipeline import build_augmentation  # noqa: E402
 
 Images = npt.NDArray[Any]
 SIZE = 64
@@ -440,7 +441,7 @@ def test_a_process_with_an_unfinished_iterator_ends_and_addons_keeps_quiet() -> 
 from fakeface.models.device import quiet_tensorflow
 quiet_tensorflow()
 import numpy as np, tensorflow as tf
-from fakeface.training.augmentation.pipeline import build_augmentation
+from fakeface.training.augmentation.pipeline import build_augmentation  # noqa: E402
 from fakeface.data.image_pool import gather_pool
 from fakeface.data.input_pipeline import build_training_dataset
 from fakeface.data.image_store import Store

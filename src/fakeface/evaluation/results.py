@@ -12,12 +12,9 @@ from fakeface.config.params import Pair
 from fakeface.constants import FINAL_STAGE, MACRO, SHARED_DEGRADATION, STAGES
 from fakeface.evaluation.predictions import Evaluation
 from fakeface.evaluation.source_pairs import select_pair_rows
-from fakeface.metrics.classification import (
-    bootstrap_intervals,
-    compute_binary_metrics,
-    compute_coverage,
-    report_evaluation,
-)
+from fakeface.metrics.bootstrap import bootstrap_intervals
+from fakeface.metrics.by_source import report_evaluation
+from fakeface.metrics.classification import compute_binary_metrics, compute_coverage
 
 _PAIR_KEYS = ("balanced_accuracy", "roc_auc")
 

@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakeface.system.archives import RECORD
+from fakeface.system.archive_members import RECORD
 
 # What lies beside images in published collections. Anything else is taken for an image and proven by decoding it.
 IGNORED_SUFFIXES = {".md", ".csv", ".tsv", ".txt", ".json", ".ini", ".db", ".dvc"}

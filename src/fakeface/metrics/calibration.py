@@ -28,7 +28,7 @@ TARGET_ACCURACY = 0.95
 # The calibrated score from which on a face is fake. All validation rows have a say in where that lies; the score of the
 # highest balanced accuracy on them hangs on a few and moves twice as far (docs/generalization.md, tenth series).
 DEFAULT_THRESHOLD = 0.5
-_ROUNDING = 1e-9
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def fit_abstention_band(
     # From the farthest inwards: the accuracy of all rows at least this far from the threshold.
     answered = np.cumsum(np.bincount(group, weights=weights)[::-1])
     accuracy = (np.cumsum(np.bincount(group, weights=correct)[::-1]) / answered)[::-1]
-    enough = np.flatnonzero(accuracy >= target_accuracy - _ROUNDING)
+    enough = np.flatnonzero(accuracy >= target_accuracy - ROUNDING)
     if enough.size == 0:
         return 0.0, 1.0
     if enough[0] == 0:

@@ -8,7 +8,7 @@ What a set cannot define (a ROC curve of real faces only) is left out of its met
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,8 @@ Interval: TypeAlias = dict[str, float]
 PROBABILITY_CLIP = 1e-7  # Keras' epsilon, so that a loss here is the loss that training prints
 CALIBRATION_BINS = 15  # as in Guo et al. 2017, "On Calibration of Modern Neural Networks"
 FALSE_POSITIVE_RATES = {"tpr_at_1_fpr": 0.01, "tpr_at_5_fpr": 0.05}
-QUANTILES = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 CONFIDENCE = 0.95
-_NORMAL_QUANTILE = 1.959963984540054  # of 0.975: a two-sided 95 % interval
-_CHUNK_ENTRIES = 500_000  # resampled weights held at once: 4 MB, about a core's cache
-_ROUNDING = 1e-9  # a rate that equals a bound up to rounding has met it
+ROUNDING = 1e-9  # a rate that equals a bound up to rounding has met it
 
 
 def validate_labels_and_scores(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Ints, Floats]:
@@ -60,7 +57,7 @@ def source_balanced_weights(labels: npt.ArrayLike, sources: Sequence[str] | None
     answer gets 0.5 (1.0 where there is only one class).
     """
     labels = np.asarray(labels, np.int64)
-    cell_of_row, class_of_cell, sizes = _number_strata(labels, sources)
+    cell_of_row, class_of_cell, sizes = number_strata(labels, sources)
     cells_per_class = np.bincount(class_of_cell, minlength=2)
     weight_of_cell = 1 / (sizes * cells_per_class[class_of_cell] * np.count_nonzero(cells_per_class))
     return np.asarray(weight_of_cell[cell_of_row], np.float64)
@@ -81,7 +78,7 @@ def compute_binary_metrics(
     real, fake = labels == REAL, labels == FAKE
     metrics: dict[str, float] = {
         "accuracy": float(np.average(correct, weights=weights)),
-        "loss": float(np.average(_compute_log_losses(labels, scores), weights=weights)),
+        "loss": float(np.average(compute_log_losses(labels, scores), weights=weights)),
         "brier": float(np.average((scores - labels) ** 2, weights=weights)),
         "ece": compute_calibration_error(labels, scores, weights),
         "n_real": int(real.sum()),
@@ -104,12 +101,11 @@ def _compute_ranking_metrics(labels: Ints, scores: Floats, weights: Floats) -> d
     return {
         "roc_auc": float(roc_auc_score(labels, scores, sample_weight=weights)),
         "average_precision": float(average_precision_score(labels, scores, sample_weight=weights)),
-    } | {
-        name: float(true_rates[false_rates <= bound + _ROUNDING].max()) for name, bound in FALSE_POSITIVE_RATES.items()
-    }
+    } | {name: float(true_rates[false_rates <= bound + ROUNDING].max()) for name, bound in FALSE_POSITIVE_RATES.items()}
 
 
-def _compute_log_losses(labels: Ints, scores: Floats) -> Floats:
+def compute_log_losses(labels: Ints, scores: Floats) -> Floats:
+    """Return the log loss (N,) in nats of each score."""
     likelihood = np.where(labels == FAKE, scores, 1 - scores)
     return np.asarray(-np.log(np.clip(likelihood, PROBABILITY_CLIP, 1 - PROBABILITY_CLIP)), np.float64)
 
@@ -124,18 +120,19 @@ def compute_calibration_error(
     """
     labels, scores = validate_labels_and_scores(labels, scores)
     weights = np.ones(scores.size) if weights is None else np.asarray(weights, np.float64)
-    gaps = np.bincount(_assign_bins(scores), weights=weights * (labels - scores), minlength=CALIBRATION_BINS)
+    gaps = np.bincount(assign_bins(scores), weights=weights * (labels - scores), minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / weights.sum())
 
 
-def _assign_bins(scores: Floats) -> Ints:
+def assign_bins(scores: Floats) -> Ints:
+    """Return the calibration bin (N,), 0 to CALIBRATION_BINS - 1, of each score."""
     return np.minimum((scores * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
 
 
 def list_reliability_bins(labels: npt.ArrayLike, scores: npt.ArrayLike) -> list[dict[str, float]]:
     """For each of the 15 score bins that holds a row: low, high (its edges), mean_score, fake_share, n."""
     labels, scores = validate_labels_and_scores(labels, scores)
-    bins = _assign_bins(scores)
+    bins = assign_bins(scores)
     return [
         {
             "low": k / CALIBRATION_BINS,
@@ -146,217 +143,6 @@ def list_reliability_bins(labels: npt.ArrayLike, scores: npt.ArrayLike) -> list[
         }
         for k in np.unique(bins)
     ]
-
-
-def bootstrap_intervals(
-    labels: npt.ArrayLike,
-    scores: npt.ArrayLike,
-    threshold: float,
-    *,
-    sources: Sequence[str] | None = None,
-    weights: npt.ArrayLike | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Interval]:
-    """95 % percentile bootstrap intervals (Efron 1979) {metric: {"low", "high"}} of `compute_binary_metrics`' metrics.
-
-    Rows are redrawn inside each class, and inside each source where `sources` (N,) are given, so that the counts of the
-    evaluated set stay what they are. The same arguments give the same numbers. A rate of exactly 0 or 1 has an interval
-    of no width (`evaluate_sources` states Wilson's instead), and a resample's ece is larger than the
-    set's, by its noise.
-    No resamples, no intervals.
-    """
-    if not resamples:
-        return {}
-    labels, scores = validate_labels_and_scores(labels, scores)
-    weights = np.ones(scores.size) if weights is None else np.asarray(weights, np.float64)
-    cell_of_row, _, sizes = _number_strata(labels, sources)
-    order = np.argsort(-scores, kind="stable")
-    labels, scores, weights, cell_of_row = labels[order], scores[order], weights[order], cell_of_row[order]
-    rows_of_cell = [np.flatnonzero(cell_of_row == cell) for cell in range(sizes.size)]
-    rng = np.random.default_rng(seed)
-    chunk = max(1, _CHUNK_ENTRIES // scores.size)
-    parts = []
-    for start in range(0, resamples, chunk):
-        drawn = _resample_weights(rows_of_cell, min(chunk, resamples - start), weights, rng)
-        parts.append(compute_weighted_metrics(labels, scores, threshold, drawn))
-    tail = (1 - CONFIDENCE) / 2
-    intervals = {}
-    for name in parts[0]:
-        low, high = np.quantile(np.concatenate([part[name] for part in parts]), (tail, 1 - tail))
-        intervals[name] = {"low": float(low), "high": float(high)}
-    return intervals
-
-
-def _resample_weights(rows_of_cell: list[Ints], count: int, weights: Floats, rng: np.random.Generator) -> Floats:
-    """Weights (count, N): how often each row is drawn, with replacement inside its cell, times its own weight."""
-    drawn = np.empty((count, weights.size))
-    for rows in rows_of_cell:
-        picks = rng.integers(0, rows.size, size=(count, rows.size)) + np.arange(count)[:, None] * rows.size
-        drawn[:, rows] = np.bincount(picks.ravel(), minlength=count * rows.size).reshape(count, rows.size)
-    return drawn * weights
-
-
-def compute_weighted_metrics(labels: Ints, scores: Floats, threshold: float, weights: Floats) -> dict[str, Floats]:
-    """`compute_binary_metrics` for many weightings (K, N) of the same rows at once, each metric as (K,).
-
-    The rows must be sorted by falling score. This is what makes a thousand resamples cheap: one sort serves them all.
-    """
-    fake = labels == FAKE
-    correct = (scores >= threshold) == labels
-    totals = weights.sum(axis=1)
-    terms = np.stack([correct, _compute_log_losses(labels, scores), (scores - labels) ** 2], axis=1)
-    sums = weights @ terms
-    gaps = weights @ (np.eye(CALIBRATION_BINS)[_assign_bins(scores)] * (labels - scores)[:, None])
-    metrics = {
-        "accuracy": sums[:, 0] / totals,
-        "loss": sums[:, 1] / totals,
-        "brier": sums[:, 2] / totals,
-        "ece": np.abs(gaps).sum(axis=1) / totals,
-    }
-    for name, rows in (("real_accuracy", ~fake), ("fake_accuracy", fake)):
-        if rows.any():
-            metrics[name] = (weights @ (correct & rows).astype(float)) / (weights @ rows.astype(float))
-    if fake.any() and not fake.all():
-        metrics["balanced_accuracy"] = (metrics["real_accuracy"] + metrics["fake_accuracy"]) / 2
-        metrics |= _compute_weighted_ranking_metrics(fake, scores, weights)
-    return metrics
-
-
-def _compute_weighted_ranking_metrics(
-    fake: npt.NDArray[np.bool_], scores: Floats, weights: Floats
-) -> dict[str, Floats]:
-    """ROC AUC by trapezoids, average precision by steps, and TPR under a bound of the FPR; equal scores move as one."""
-    caught = np.cumsum(weights * fake, axis=1)
-    alarms = np.cumsum(weights, axis=1) - caught
-    ends = np.append(np.flatnonzero(np.diff(scores)), scores.size - 1)
-    if ends.size < scores.size:
-        caught, alarms = caught[:, ends], alarms[:, ends]
-    fakes, reals = caught[:, -1], alarms[:, -1]
-    new_caught = np.diff(caught, axis=1, prepend=0)
-    new_alarms = np.diff(alarms, axis=1, prepend=0)
-    precision = caught / np.maximum(caught + alarms, np.finfo(float).tiny)
-    metrics = {
-        "roc_auc": (new_alarms * (caught - new_caught / 2)).sum(axis=1) / (fakes * reals),
-        "average_precision": (new_caught * precision).sum(axis=1) / fakes,
-    }
-    for name, bound in FALSE_POSITIVE_RATES.items():
-        allowed = (alarms <= (bound + _ROUNDING) * reals[:, None]).sum(axis=1)
-        reached = np.take_along_axis(caught, np.maximum(allowed - 1, 0)[:, None], axis=1)[:, 0]
-        metrics[name] = np.where(allowed > 0, reached, 0) / fakes
-    return metrics
-
-
-def _number_strata(labels: Ints, sources: Sequence[str] | None) -> tuple[Ints, Ints, Ints]:
-    """Each row's cell (class within source), each cell's class, and each cell's size."""
-    source_of_row = np.zeros(labels.size, np.int64)
-    if sources is not None:
-        if len(sources) != labels.size:
-            raise ValueError(f"{len(sources)} sources for {labels.size} labels")
-        source_of_row = np.unique(np.asarray(sources, dtype=str), return_inverse=True)[1]
-    cells, cell_of_row, sizes = np.unique(source_of_row * 2 + labels, return_inverse=True, return_counts=True)
-    return cell_of_row, cells % 2, sizes
-
-
-def compute_wilson_interval(correct: int, n: int) -> Interval:
-    """95 % interval of a proportion, of use at 0 and 1 too (Wilson 1927)."""
-    share, z2 = correct / n, _NORMAL_QUANTILE**2
-    centre = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = _NORMAL_QUANTILE * np.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return {"low": max(0.0, float(centre - half)), "high": min(1.0, float(centre + half))}
-
-
-def evaluate_sources(
-    sources: Sequence[str], labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float
-) -> dict[str, dict[str, Any]]:
-    """A row for each source, by name: label, n, accuracy with Wilson's interval, mean score and score quantiles.
-
-    `label` is "real", "fake", or "both" for a source that mixes them.
-    """
-    labels, scores = validate_labels_and_scores(labels, scores)
-    names = np.asarray(sources, dtype=str)
-    correct = (scores >= threshold) == labels
-    return {
-        str(name): _describe_source(labels[names == name], scores[names == name], correct[names == name])
-        for name in np.unique(names)
-    }
-
-
-def _describe_source(labels: Ints, scores: Floats, correct: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    present = [name for name, label in LABELS.items() if (labels == label).any()]
-    return {
-        "label": present[0] if len(present) == 1 else "both",
-        "n": int(labels.size),
-        "accuracy": float(correct.mean()),
-        "interval": compute_wilson_interval(int(correct.sum()), labels.size),
-        "mean_score": float(scores.mean()),
-        "quantiles": {name: float(np.quantile(scores, level)) for name, level in QUANTILES.items()},
-    }
-
-
-def evaluate_pairs(
-    sources: Sequence[str], labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float
-) -> dict[str, dict[str, float]]:
-    """`compute_binary_metrics` of each source of real faces against each source of fakes, named "REAL vs FAKE".
-
-    This is where a generator shows that is missed, or a camera that is taken for one: pooling hides both.
-    """
-    labels, scores = validate_labels_and_scores(labels, scores)
-    names = np.asarray(sources, dtype=str)
-    pairs = {}
-    for real in np.unique(names[labels == REAL]):
-        for fake in np.unique(names[labels == FAKE]):
-            rows = ((names == real) & (labels == REAL)) | ((names == fake) & (labels == FAKE))
-            pairs[f"{real} vs {fake}"] = compute_binary_metrics(labels[rows], scores[rows], threshold)
-    return pairs
-
-
-def average_over_sources(
-    sources: Sequence[str],
-    labels: npt.ArrayLike,
-    scores: npt.ArrayLike,
-    threshold: float,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, dict[str, Any]]:
-    """{"pooled", "macro"}: `compute_binary_metrics` and "interval" over all rows, and with `source_balanced_weights`.
-
-    `majority_class_accuracy` is what the better of "always real" and "always fake" would get: an accuracy near it says
-    nothing. Pooled it is the larger class's share; macro it is 0.5.
-    """
-    labels, scores = validate_labels_and_scores(labels, scores)
-    summaries = {}
-    for name, weights in (("pooled", np.ones(labels.size)), ("macro", source_balanced_weights(labels, sources))):
-        fake_share = float(np.average(labels, weights=weights))
-        summaries[name] = compute_binary_metrics(labels, scores, threshold, weights) | {
-            "majority_class_accuracy": round(max(fake_share, 1 - fake_share), 12),
-            "interval": bootstrap_intervals(
-                labels, scores, threshold, sources=sources, weights=weights, resamples=resamples, seed=seed
-            ),
-        }
-    return summaries
-
-
-def report_evaluation(
-    sources: Sequence[str],
-    labels: npt.ArrayLike,
-    scores: npt.ArrayLike,
-    threshold: float,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """All of one evaluated set, ready for JSON: threshold, generalization (pooled), macro, sources and pairs.
-
-    `sources`, `labels` and `scores` are (N,); see the three functions above for the parts.
-    """
-    summaries = average_over_sources(sources, labels, scores, threshold, resamples, seed)
-    return {
-        "threshold": float(threshold),
-        "generalization": summaries["pooled"],
-        "macro": summaries["macro"],
-        "sources": evaluate_sources(sources, labels, scores, threshold),
-        "pairs": evaluate_pairs(sources, labels, scores, threshold),
-    }
 
 
 def is_abstained(scores: npt.ArrayLike, low: float, high: float) -> npt.NDArray[np.bool_]:
@@ -398,7 +184,7 @@ def list_roc_points(labels: npt.ArrayLike, scores: npt.ArrayLike, max_points: in
     false_rates, true_rates, thresholds = roc_curve(labels, scores)
     length = np.append(0, np.cumsum(np.diff(false_rates) + np.diff(true_rates)))
     stops = np.linspace(0, length[-1], min(max_points, length.size))
-    kept = np.unique(np.searchsorted(length, stops - _ROUNDING).clip(0, length.size - 1))
+    kept = np.unique(np.searchsorted(length, stops - ROUNDING).clip(0, length.size - 1))
     thresholds = np.minimum(thresholds, 1.0)  # the first is infinite, "above every score": not a number for a file
     return [
         {"fpr": float(false_rates[i]), "tpr": float(true_rates[i]), "threshold": float(thresholds[i])} for i in kept
@@ -414,3 +200,14 @@ def list_confusion_cells(labels: npt.ArrayLike, scores: npt.ArrayLike, threshold
         {"actual": names[int(actual)], "predicted": names[int(answer)]}
         for actual, answer in zip(labels, answers, strict=True)
     ]
+
+
+def number_strata(labels: Ints, sources: Sequence[str] | None) -> tuple[Ints, Ints, Ints]:
+    """Each row's cell (class within source), each cell's class, and each cell's size."""
+    source_of_row = np.zeros(labels.size, np.int64)
+    if sources is not None:
+        if len(sources) != labels.size:
+            raise ValueError(f"{len(sources)} sources for {labels.size} labels")
+        source_of_row = np.unique(np.asarray(sources, dtype=str), return_inverse=True)[1]
+    cells, cell_of_row, sizes = np.unique(source_of_row * 2 + labels, return_inverse=True, return_counts=True)
+    return cell_of_row, cells % 2, sizes

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fakeface.metrics.classification import Floats, compute_binary_metrics, compute_weighted_metrics
+from fakeface.metrics.bootstrap import compute_weighted_metrics
+from fakeface.metrics.classification import Floats, compute_binary_metrics
 
 CONFIDENCE = 0.95
 _RESAMPLES = 2000

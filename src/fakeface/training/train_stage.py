@@ -14,8 +14,8 @@ from fakeface.constants import STAGES
 from fakeface.data.image_pool import ImagePool, gather_pool
 from fakeface.data.image_store import Store
 from fakeface.inference.scoring import Scores, score_pool
+from fakeface.metrics.by_source import evaluate_pairs
 from fakeface.metrics.calibration import Calibration, fit_calibration
-from fakeface.metrics.classification import evaluate_pairs
 from fakeface.models.checkpoints import CheckpointMetadata
 from fakeface.system.errors import UserError
 from fakeface.training.fit import FitResult, fit_stage

@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 
-from fakeface.config.catalog import Archive, Checksum, Collection
+from fakeface.config.collection import Archive, Checksum, Collection
 from fakeface.data.download.fetch import fetch, pin, read_checksums
 from fakeface.data.download.transfer import RetryPolicy
-from fakeface.system.archives import Limits
+from fakeface.system.archive_members import Limits
 from fakeface.system.checksums import VerifyReport, verify_folder
 from fakeface.system.errors import UserError
 from tests.support.faulty_http_server import LOGIN_PAGE, FaultyServer, serving

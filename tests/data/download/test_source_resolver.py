@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fakeface.config.params import Profile, Source
+from fakeface.config.data_params import Profile, Source
 from fakeface.data.download.ingest import collect_sources
 from fakeface.data.download.source_resolver import choose_profile, resolve_data_folder
 from fakeface.data.raw_dataset import Collection, read_collection, verify_raw

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 import fakeface
-from fakeface.data.download.transfer import DownloadError, Expected, RetryPolicy, download, download_from_drive
+from fakeface.data.download.hosts import download_from_drive
+from fakeface.data.download.transfer import DownloadError, Expected, RetryPolicy, download
 from fakeface.system.errors import UserError
 from tests.support.faulty_http_server import FaultyServer, serving
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from fakeface.config.params import Data, Profile, Source
+from fakeface.config.data_params import Data, Profile, Source
 from fakeface.data.download.ingest import collect_sources
 from fakeface.data.image_store import open_store
 from fakeface.data.split.build_splits import sources_below_quota, split_dataset

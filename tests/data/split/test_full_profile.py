@@ -13,7 +13,8 @@ from fakeface.config.catalog import get_label, get_source, list_sources
 from fakeface.config.params import load_params
 from fakeface.data.download.identity import choose_identity_reader
 from fakeface.data.raw_dataset import RawFile
-from fakeface.data.split.group_split import Split, SplitItem, split_images
+from fakeface.data.split.group_split import Split, split_images
+from fakeface.data.split.leaks import SplitItem
 from tests.support.project import PROJECT
 
 DATA = load_params(PROJECT / "params.yaml").data

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fakeface.config.params import Data
+from fakeface.config.data_params import Data
 from fakeface.data.audit.image_properties import FORMATS, FileProperties, PixelProperties
 from fakeface.data.audit.image_table import IDENTITY, ImageTable, build_image_table
 from fakeface.data.audit.page import render_audit_page
 from fakeface.data.audit.shortcut_probe import KINDS, Score, probe_shortcut, probe_single_property
 from fakeface.data.raw_dataset import Rejected, read_collection
-from fakeface.data.split.group_split import ROLES, find_leaks
+from fakeface.data.split.leaks import ROLES, find_leaks
 from fakeface.images.jpeg_metadata import SUBSAMPLINGS
 from fakeface.images.validation import Limits
 from fakeface.system.filesystem import atomic_write

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fakeface.config.params import Data
+from fakeface.config.data_params import Data
 
 
 def fingerprint_collections(data: Data, folder: Path) -> dict[str, dict[str, Any]]:

@@ -18,19 +18,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fakeface.config.catalog import Archive, Collection, get_source
+from fakeface.config.catalog import get_source
+from fakeface.config.collection import Archive, Collection
+from fakeface.data.download.hosts import download_from_drive, download_from_kaggle
 from fakeface.data.download.transfer import (
     DownloadError,
     Expected,
     RetryPolicy,
     check_whole,
     download,
-    download_from_drive,
-    download_from_kaggle,
     explain_full_disk,
 )
 from fakeface.images.discovery import list_images
-from fakeface.system.archives import Limits, Progress, is_unpacked_whole, read_record, unpack
+from fakeface.system.archive_members import Limits, Progress
+from fakeface.system.archives import is_unpacked_whole, read_record, unpack
 from fakeface.system.checksums import CHECKSUMS, hash_file
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import file_lock

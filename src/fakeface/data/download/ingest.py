@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from fakeface.config.catalog import get_label, get_source
-from fakeface.config.params import Profile, Source
+from fakeface.config.data_params import Profile, Source
+from fakeface.data.download.copy_journal import _Journal
 from fakeface.data.download.identity import choose_identity_reader
 from fakeface.data.download.source_resolver import SourceLocation, locate_sources, unmatched_entries
 from fakeface.data.download.user_manifest import (
@@ -25,9 +25,8 @@ from fakeface.data.download.user_manifest import (
 from fakeface.data.raw_dataset import COLLECTED, MANIFEST, Collection, RawFile, Rejected, write_collection
 from fakeface.images.discovery import list_images
 from fakeface.system.errors import UserError
-from fakeface.system.filesystem import annotate_os_error, atomic_write, ensure_dir, file_lock
+from fakeface.system.filesystem import annotate_os_error, ensure_dir, file_lock
 from fakeface.system.progress import show_progress
-from fakeface.system.serialization import read_whole_lines
 
 _BLOCK = 1 << 20  # bytes read at once
 _BATCH = 64  # files a task
@@ -264,48 +263,6 @@ def _thread_map(
         ):
             yield from zip(batch, results, strict=True)
             advance(len(batch))
-
-
-class _Journal:
-    """Which copies were made of which originals, kept beside the folder so that a killed run goes on where it was."""
-
-    def __init__(self, into: Path) -> None:
-        self._path = into.parent / f".{into.name}.journal.csv"
-        self._known: dict[str, tuple[str, str, int, str]] = {}
-        for row in read_whole_lines(self._path):
-            if len(row) == 5 and row[3].isdecimal():
-                self._known[row[0]] = (row[1], row[2], int(row[3]), row[4])
-
-    def __enter__(self) -> _Journal:
-        with atomic_write(self._path) as file:  # without the line that a killed run has cut
-            csv.writer(file, lineterminator="\n").writerows((path, *entry) for path, entry in self._known.items())
-        with annotate_os_error(self._path):
-            self._file = self._path.open("a", encoding="utf-8", newline="", buffering=1)
-        self._writer = csv.writer(self._file, lineterminator="\n")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with annotate_os_error(self._path):
-            self._file.close()
-
-    def known(self, path: str, origin: str, copy: str) -> tuple[int, str] | None:
-        entry = self._known.get(path)
-        if entry is None or entry[:2] != (_read_stamp(origin), _read_stamp(copy)):
-            return None
-        return entry[2], entry[3]
-
-    def note(self, path: str, origin: str, copy: str, size: int, sha256: str) -> None:
-        with annotate_os_error(self._path):
-            self._writer.writerow((path, _read_stamp(origin), _read_stamp(copy), size, sha256))
-
-
-def _read_stamp(path: str) -> str:
-    """Size, time and inode: what changes when a file is written to or replaced."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - making a Path takes longer
-    except OSError:
-        return ""
-    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
 
 def _list_paths(folder: Path) -> Iterator[str]:

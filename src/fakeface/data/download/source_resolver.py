@@ -7,8 +7,9 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from fakeface.config.catalog import Collection, get_source
-from fakeface.config.params import Data, Profile, Source
+from fakeface.config.catalog import get_source
+from fakeface.config.collection import Collection
+from fakeface.config.data_params import Data, Profile, Source
 from fakeface.data.download.fetch import Fetched, fetch
 from fakeface.data.download.transfer import RetryPolicy
 from fakeface.images.discovery import escape_name, is_passed_over

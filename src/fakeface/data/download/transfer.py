@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import re
 import shutil
 import time
@@ -13,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fakeface.system.archives import NO_SPACE, Progress, check_readable, detect_archive_kind
+from fakeface.system.archive_members import NO_SPACE, Progress, detect_archive_kind
+from fakeface.system.archives import check_readable
 from fakeface.system.checksums import hash_file_with
 from fakeface.system.errors import UserError
 
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     import requests
 
 _NETWORK_BLOCK: Final = 1 << 16  # a connection that breaks costs the block that was under way
-_TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds between two bytes
+TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds between two bytes
 _LONGEST_WAIT: Final = 60.0  # seconds
 _OK, _PARTIAL, _RANGE_NOT_SATISFIABLE, _TOO_MANY, _SERVER_ERROR = 200, 206, 416, 429, 500
-_UNAUTHORIZED, _FORBIDDEN = 401, 403
 _WEB_PAGE: Final = re.compile(rb"\s*(<!doctype\s+html|<html|<head)", re.IGNORECASE)
 _IS_WEB_PAGE: Final = "it is a web page, perhaps a login, instead of the file"
 
@@ -73,7 +72,7 @@ def download(
     import requests
 
     expected, patience = expected or Expected(), patience or RetryPolicy()
-    part = _Part(target)
+    part = PartialFile(target)
     failures = 0
     with requests.Session() as session:
         session.headers.update({"User-Agent": "fakeface", "Accept-Encoding": "identity"})
@@ -88,95 +87,7 @@ def download(
                     raise DownloadError(describe_error(error)) from error
                 wait = max(patience.backoff * 2 ** (failures - 1), getattr(error, "wait", 0.0))
                 time.sleep(min(wait, _LONGEST_WAIT))
-    _accept(part, expected)
-
-
-def download_from_drive(
-    url: str,
-    target: Path,
-    expected: Expected | None = None,
-    *,
-    progress: Progress | None = None,
-    patience: RetryPolicy | None = None,
-) -> None:
-    """As `download`, by gdown, which knows Google Drive's confirmation pages and quotas."""
-    import gdown
-    import requests
-    from gdown.exceptions import DownloadError as GdownError
-    from gdown.exceptions import FileURLRetrievalError
-
-    part = _Part(target)
-    left_before = _list_part_sizes(part)
-    try:
-        with explain_full_disk(target):
-            gdown.download(
-                url=url,
-                output=str(part.path),
-                quiet=True,
-                use_cookies=False,
-                resume=True,
-                retries=(patience or RetryPolicy()).retries,
-                timeout=_TIMEOUT,
-                progress=(lambda done, total: progress(target.name, done, total)) if progress else None,
-            )
-    except FileURLRetrievalError as error:
-        raise DownloadError("Google Drive does not give it now, for its daily quota or its owners' wish") from error
-    except GdownError as error:
-        if isinstance(error.__cause__, requests.RequestException):
-            raise DownloadError(describe_error(error.__cause__)) from error
-        if not left_before or _list_part_sizes(part) != left_before:  # something came: there is more to go on from
-            raise DownloadError("the connection broke off") from error
-        for path in left_before:  # gdown could not go on from these, and would not start over beside them
-            path.unlink(missing_ok=True)
-        download_from_drive(url, target, expected, progress=progress, patience=patience)
-        return
-    except requests.RequestException as error:
-        raise DownloadError(describe_error(error)) from error
-    _accept(part, expected or Expected())
-
-
-def _list_part_sizes(part: _Part) -> dict[Path, int]:
-    """Bytes of each file that gdown keeps of this one; it adds eight random characters and an ending to the name."""
-    return {path: path.stat().st_size for path in part.path.parent.glob(f"{part.path.name}????????.part")}
-
-
-def download_from_kaggle(
-    handle: str,
-    target: Path,
-    expected: Expected | None = None,
-    *,
-    progress: Progress | None = None,
-    patience: RetryPolicy | None = None,
-) -> None:
-    """As `download`, by kagglehub, which knows the user's token, resumes, and proves by Kaggle's md5.
-
-    Of it only the transfer is used: it would unpack without the limits of `archives`. It shows its own progress.
-    """
-    import requests
-    from kagglehub.clients import build_kaggle_client, download_file
-    from kagglehub.exceptions import DataCorruptionError, UnauthenticatedError, handle_call
-    from kagglehub.handle import parse_dataset_handle
-    from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
-
-    logging.getLogger("kagglehub").setLevel(logging.WARNING)
-    part, dataset, request = _Part(target), parse_dataset_handle(handle), ApiDownloadDatasetRequest()
-    request.owner_slug, request.dataset_slug = dataset.owner, dataset.dataset
-    request.dataset_version_number = dataset.version
-    try:
-        with explain_full_disk(target), build_kaggle_client() as client:
-            answer = handle_call(lambda: client.datasets.dataset_api_client.download_dataset(request), dataset)
-            download_file(answer, str(part.path), dataset)
-    except (requests.RequestException, UnauthenticatedError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status in (_UNAUTHORIZED, _FORBIDDEN) or isinstance(error, UnauthenticatedError):
-            raise UserError(
-                f"Kaggle wants your own token for {handle}: make one at https://www.kaggle.com/settings/api, "
-                "put it in ~/.kaggle/access_token or in KAGGLE_API_TOKEN and run the same command again."
-            ) from error
-        raise DownloadError(describe_error(error)) from error
-    except DataCorruptionError as error:
-        raise DownloadError("it has another md5 than Kaggle states") from error
-    _accept(part, expected or Expected())
+    accept_part(part, expected)
 
 
 def check_whole(path: Path, expected: Expected, name: str) -> None:
@@ -234,7 +145,7 @@ def describe_error(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-class _Part:
+class PartialFile:
     """`<file>.part` and, beside it, which version of which address it is the beginning of."""
 
     def __init__(self, target: Path) -> None:
@@ -243,13 +154,16 @@ class _Part:
         self.state = target.with_name(target.name + ".part.json")
 
     def size(self) -> int:
+        """Return the bytes that are there."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def drop(self) -> None:
+        """Forget what came."""
         self.path.unlink(missing_ok=True)
         self.state.unlink(missing_ok=True)
 
     def begin(self, url: str, answer: requests.Response) -> None:
+        """Start anew with the version that the server answers with."""
         etag = answer.headers.get("ETag", "")
         validator = answer.headers.get("Last-Modified", "") if etag.startswith("W/") or not etag else etag
         self.path.unlink(missing_ok=True)
@@ -272,11 +186,13 @@ def _is_retryable(error: Exception) -> bool:
     return isinstance(error, passing) and not isinstance(error, lasting)
 
 
-def _transfer(session: requests.Session, url: str, part: _Part, expected: Expected, progress: Progress | None) -> None:
+def _transfer(
+    session: requests.Session, url: str, part: PartialFile, expected: Expected, progress: Progress | None
+) -> None:
     validator = part.validator(url)
     have = part.size() if validator else 0
     headers = {"Range": f"bytes={have}-", "If-Range": validator} if have and validator else {}
-    with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as answer:
+    with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
         start, total = _parse_range(answer, have, part)
         if "text/html" in answer.headers.get("Content-Type", ""):
             raise DownloadError(_IS_WEB_PAGE)
@@ -290,7 +206,7 @@ def _transfer(session: requests.Session, url: str, part: _Part, expected: Expect
         raise _RetryableError(f"it broke off after {part.size():,} of {total:,} bytes")
 
 
-def _parse_range(answer: requests.Response, have: int, part: _Part) -> tuple[int, int | None]:
+def _parse_range(answer: requests.Response, have: int, part: PartialFile) -> tuple[int, int | None]:
     """Where the coming bytes begin and the whole file's size, if told; raises where they cannot be used."""
     status = answer.status_code
     if status == _TOO_MANY or status >= _SERVER_ERROR:
@@ -311,7 +227,9 @@ def _parse_range(answer: requests.Response, have: int, part: _Part) -> tuple[int
     return 0, int(length) if length.isdigit() and "Content-Encoding" not in answer.headers else None
 
 
-def _append(blocks: Iterable[bytes], part: _Part, start: int, total: int | None, progress: Progress | None) -> None:
+def _append(
+    blocks: Iterable[bytes], part: PartialFile, start: int, total: int | None, progress: Progress | None
+) -> None:
     done = start
     with explain_full_disk(part.target), part.path.open("ab", buffering=0) as file:
         for block in blocks:
@@ -331,7 +249,8 @@ def _check_free_space(folder: Path, count: int) -> None:
         )
 
 
-def _accept(part: _Part, expected: Expected) -> None:
+def accept_part(part: PartialFile, expected: Expected) -> None:
+    """Check what came and give it its name."""
     try:
         check_whole(part.path, expected, part.target.name)
     except DownloadError:

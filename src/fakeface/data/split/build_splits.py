@@ -8,21 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from fakeface.config.params import Data, Profile
+from fakeface.config.data_params import Data, Profile
 from fakeface.constants import HELDOUT, PARTS
 from fakeface.data.image_store import StoredImage, write_store
 from fakeface.data.raw_dataset import Collection, Rejected, read_collection
 from fakeface.data.split.decode_cache import DecodedImages, decode_files
-from fakeface.data.split.group_split import (
-    ROLES,
-    Assignment,
-    Split,
-    SplitItem,
-    assert_no_leak,
-    find_leaks,
-    require_every_part,
-    split_images,
-)
+from fakeface.data.split.group_split import Split, split_images
+from fakeface.data.split.leaks import ROLES, Assignment, SplitItem, assert_no_leak, find_leaks, require_every_part
 from fakeface.data.split.near_duplicates import group_near_duplicates
 from fakeface.images.preprocessing import Reencoding
 from fakeface.images.validation import Limits

@@ -14,36 +14,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from fakeface.config.params import PartCounts, PartShares, Source
-from fakeface.constants import HELDOUT, LABELS, PARTS, STAGES
-from fakeface.data.raw_dataset import RawFile, Rejected
-from fakeface.system.errors import UserError
+from scipy.cluster.hierarchy import DisjointSet
 
-ROLES = (*STAGES, HELDOUT)
-SAME_PERSON = "same person"
+from fakeface.config.data_params import PartCounts, PartShares, Source
+from fakeface.constants import HELDOUT, PARTS, STAGES
+from fakeface.data.raw_dataset import Rejected
+from fakeface.data.split.leaks import ROLES, SAME_PERSON, Assignment, SplitItem, _list_ties
+
 _Wish: TypeAlias = Mapping[str, float]  # role to share, each above 0
 _Bucket: TypeAlias = tuple[str, str]  # source, role
-
-
-class SplitItem(NamedTuple):
-    """A usable image: its file, and the number of its look-alike group (equal numbers look alike)."""
-
-    file: RawFile
-    lookalike: int
-
-
-class Assignment(NamedTuple):
-    """An image's place; `group` is the first 16 hex digits of the smallest sha256 in its group."""
-
-    file: RawFile
-    lookalike: int
-    role: str
-    part: str
-    group: str
 
 
 @dataclass(frozen=True)
@@ -114,74 +97,15 @@ class _RemovedItems(NamedTuple):
 
 def group_items(candidates: Sequence[SplitItem]) -> list[list[SplitItem]]:
     """Join candidates that share bytes, looks, a listed near-duplicate group or an identity, directly or by others."""
-    root = list(range(len(candidates)))
-
-    def find(number: int) -> int:
-        while root[number] != number:
-            root[number] = root[root[number]]
-            number = root[number]
-        return number
-
+    tied = DisjointSet(range(len(candidates)))
     first: dict[Hashable, int] = {}
     for number, candidate in enumerate(candidates):
         for tie in _list_ties(candidate.file, candidate.lookalike):
-            root[find(number)] = find(first.setdefault(tie, number))
+            tied.merge(number, first.setdefault(tie, number))
     groups: dict[int, list[SplitItem]] = defaultdict(list)
     for number, candidate in enumerate(candidates):
-        groups[find(number)].append(candidate)
+        groups[tied[number]].append(candidate)
     return list(groups.values())
-
-
-def _list_ties(file: RawFile, lookalike: int) -> Iterator[tuple[str, Hashable]]:
-    yield "same bytes", file.sha256
-    yield "same looks", lookalike
-    if file.near_duplicate_group:
-        yield "same near-duplicate group", file.near_duplicate_group
-    if file.identity:
-        yield SAME_PERSON, file.identity
-
-
-def find_leaks(placed: Iterable[Assignment]) -> list[str]:
-    """Return a sentence for each image that a tie joins to one beyond a line; an empty list is the proof."""
-    first: dict[Hashable, tuple[str, Assignment]] = {}
-    leaks = []
-    for image in placed:
-        # No tie crosses from part to part, nor, among fakes, from stage to stage
-        sides = (image.part, image.role) if image.file.label == "fake" else (image.part,)
-        for tie in _list_ties(image.file, image.lookalike):
-            for line, side in enumerate(sides):
-                there, other = first.setdefault((line, tie), (side, image))
-                if there != side:
-                    both = (f"{one.file.path} in {one.role}/{one.part}" for one in (other, image))
-                    leaks.append(f"{tie[0]}: {' and '.join(both)}")
-                    break
-    return leaks
-
-
-def assert_no_leak(placed: Iterable[Assignment]) -> None:
-    """Raise AssertionError if a tie crosses a line; it would be a defect of this module, not of the data."""
-    leaks = find_leaks(placed)
-    if leaks:
-        raise AssertionError(f"the split leaks {len(leaks)} times, first: {leaks[0]}")
-
-
-def require_every_part(placed: Iterable[Assignment], shares: PartShares) -> None:
-    """Check that each stage has real and fake images in each part, and the held-out set both labels.
-
-    Raises:
-        UserError: something that training or evaluation needs is empty.
-    """
-    there = {(image.role, image.part, image.file.label) for image in placed}
-    parts = [part for part, share in shares.model_dump().items() if share > 0]
-    for role in ROLES:
-        for part in parts if role != HELDOUT else [HELDOUT]:
-            for label in LABELS:
-                if (role, part, label) not in there:
-                    where = "The held-out set" if role == HELDOUT else f"The {part} part of {role}"
-                    raise UserError(
-                        f"{where} has no {label} image; add images to a {label} source whose `use` names {role}, "
-                        "or change the shares under data.profiles and data.split."
-                    )
 
 
 def _hash_to_unit(salt: str, key: str) -> float:

@@ -10,10 +10,8 @@ the preprocessing_function (the blur), then rescales; so its recipe lists rotate
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, cast
 
@@ -24,25 +22,21 @@ import tensorflow as tf
 from fakeface.config.augmentation import check_steps
 from fakeface.system.interpreter_shutdown import CALLS
 from fakeface.training.augmentation import numpy_ops, tensor_ops
+from fakeface.training.augmentation.draws import (
+    Step,
+    Tensor,
+    draw_nothing,
+    draw_uniform,
+    make_integer_draw,
+    make_uniform_draw,
+    stack_draws,
+)
+from fakeface.training.augmentation.geometry import GEOMETRY, make_geometry, merge_geometry
 
-Tensor = Any  # TensorFlow has no type hints
 Augmentation = Callable[..., Tensor]
 
-_GEOMETRY = ("flip", "rotate", "shift", "random_zoom")
 
-
-@dataclass(frozen=True)
-class _Step:
-    """One operation, ready to run: what it draws (seed, shape) -> float64 (B, k), and how it applies it."""
-
-    draw: Callable[[Tensor, Tensor], Tensor]
-    apply: Callable[[Any, Any], Any]
-    on_tensors: bool = False  # TensorFlow or NumPy
-    gives_floats: bool = False  # the notebook's libraries worked on float32 and kept fractions
-    probability: float = 1.0
-
-
-_Drawn = tuple[_Step, Tensor, Tensor]  # step, bool (B,): which images it changes, float64 (B, k): by how much
+_Drawn = tuple[Step, Tensor, Tensor]  # step, bool (B,): which images it changes, float64 (B, k): by how much
 
 
 def build_augmentation(steps: Sequence[Mapping[str, Any]], seed: int) -> Augmentation:
@@ -75,7 +69,7 @@ def build_augmentation(steps: Sequence[Mapping[str, Any]], seed: int) -> Augment
     return cast(Augmentation, tf.autograph.experimental.do_not_convert(augment))
 
 
-def _draw(step: _Step, seed: Tensor, shape: Tensor) -> _Drawn:
+def _draw(step: Step, seed: Tensor, shape: Tensor) -> _Drawn:
     seeds = tf.random.experimental.stateless_split(seed, 2)
     chosen = tf.random.stateless_uniform(shape[:1], seeds[0]) < step.probability
     return step, chosen, step.draw(seeds[1], shape)
@@ -101,7 +95,7 @@ def _run_on_arrays(images: Tensor, drawn: Sequence[_Drawn]) -> Tensor:
     return tf.ensure_shape(tf.numpy_function(run, [images, *numbers], dtype, stateful=False), images.shape)
 
 
-def _apply_to_chosen(step: _Step, batch: numpy_ops.Images, chosen: Any, values: numpy_ops.Drawn) -> numpy_ops.Images:
+def _apply_to_chosen(step: Step, batch: numpy_ops.Images, chosen: Any, values: numpy_ops.Drawn) -> numpy_ops.Images:
     batch = batch.astype(np.float32, copy=False) if step.gives_floats else batch
     if chosen.all():
         return cast(numpy_ops.Images, step.apply(batch, values))
@@ -118,7 +112,7 @@ def _run_on_tensors(images: Tensor, drawn: Sequence[_Drawn]) -> Tensor:
     return images
 
 
-def _scatter(step: _Step, images: Tensor, chosen: Tensor, values: Tensor) -> Tensor:
+def _scatter(step: Step, images: Tensor, chosen: Tensor, values: Tensor) -> Tensor:
     def changed() -> Tensor:
         some = step.apply(tf.boolean_mask(images, chosen), tf.boolean_mask(values, chosen))
         return tf.tensor_scatter_nd_update(images, tf.where(chosen), some)
@@ -129,217 +123,98 @@ def _scatter(step: _Step, images: Tensor, chosen: Tensor, values: Tensor) -> Ten
 # ------------------------------------------------------------------------------------------ from params.yaml to steps
 
 
-def _plan(steps: Sequence[Mapping[str, Any]]) -> list[_Step]:
-    planned: list[_Step] = []
-    for neighbours in _merge_geometry(steps):
-        if neighbours[0]["op"] not in _GEOMETRY:
+def _plan(steps: Sequence[Mapping[str, Any]]) -> list[Step]:
+    planned: list[Step] = []
+    for neighbours in merge_geometry(steps):
+        if neighbours[0]["op"] not in GEOMETRY:
             planned.append(_MAKERS[neighbours[0]["op"]](neighbours[0]))
         elif len(neighbours) == 1 and neighbours[0]["op"] == "flip":
-            planned.append(_Step(_draw_nothing, numpy_ops.mirror, probability=neighbours[0]["probability"]))
+            planned.append(Step(draw_nothing, numpy_ops.mirror, probability=neighbours[0]["probability"]))
         else:
-            planned.append(_make_geometry(neighbours))
+            planned.append(make_geometry(neighbours))
     return planned
-
-
-def _merge_geometry(steps: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, Any]]]:
-    group: list[Mapping[str, Any]] = []
-    for step in steps:
-        backends = {other["backend"] for other in [*group, step] if "backend" in other}
-        joins = step["op"] in _GEOMETRY and all(other["op"] in _GEOMETRY for other in group) and len(backends) <= 1
-        if group and not joins:
-            yield group
-            group = []
-        group.append(step)
-    if group:
-        yield group
-
-
-def _make_geometry(steps: Sequence[Mapping[str, Any]]) -> _Step:
-    backend = next((step["backend"] for step in steps if "backend" in step), "opencv")
-
-    def draw(seed: Tensor, shape: Tensor) -> Tensor:
-        seeds = tf.random.experimental.stateless_split(seed, len(steps))
-        matrices = tf.eye(3, batch_shape=shape[:1], dtype=tf.float64)
-        for index, step in enumerate(steps):
-            matrices = matrices @ _build_chosen_matrices(step, seeds[index], shape)
-        return center_transform(matrices, shape)
-
-    on_tensors = backend == "tensorflow"
-    return _Step(draw, tensor_ops.warp if on_tensors else numpy_ops.warp, on_tensors)
-
-
-def _build_chosen_matrices(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
-    seeds = tf.random.experimental.stateless_split(seed, 2)
-    chosen = tf.random.stateless_uniform(shape[:1], seeds[0]) < step["probability"]
-    still = tf.eye(3, batch_shape=shape[:1], dtype=tf.float64)
-    return tf.where(chosen[:, tf.newaxis, tf.newaxis], _MATRICES[step["op"]](step, seeds[1], shape), still)
-
-
-def _build_flip(_step: Mapping[str, Any], _seed: Tensor, shape: Tensor) -> Tensor:
-    return _build_affine(-_ones(shape), _zeros(shape), _zeros(shape), _zeros(shape), _ones(shape), _zeros(shape))
-
-
-def _build_rotation(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
-    angle = _draw_uniform(seed, shape, -step["degrees"], step["degrees"]) * (math.pi / 180)
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    return _build_affine(cos, -sin, _zeros(shape), sin, cos, _zeros(shape))
-
-
-def _build_shift(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
-    x, y = _draw_uniform_pair(seed, shape, step["fraction"])
-    height, width = tf.cast(shape[1], tf.float64), tf.cast(shape[2], tf.float64)
-    return _build_affine(_ones(shape), _zeros(shape), x * width, _zeros(shape), _ones(shape), y * height)
-
-
-def _build_zoom(step: Mapping[str, Any], seed: Tensor, shape: Tensor) -> Tensor:
-    seeds = tf.random.experimental.stateless_split(seed, 2)
-    kept = _draw_uniform(seeds[0], shape, step["low"], step["high"])
-    x, y = _draw_uniform_pair(seeds[1], shape, step["max_offset"] / 2)
-    height, width = tf.cast(shape[1], tf.float64), tf.cast(shape[2], tf.float64)
-    margin = 1 - kept
-    return _build_affine(kept, _zeros(shape), x * margin * width, _zeros(shape), kept, y * margin * height)
-
-
-_MATRICES = {
-    "flip": _build_flip,
-    "rotate": _build_rotation,
-    "shift": _build_shift,
-    "random_zoom": _build_zoom,
-}
-
-
-def _build_affine(a: Tensor, b: Tensor, x: Tensor, c: Tensor, d: Tensor, y: Tensor) -> Tensor:
-    zero, one = tf.zeros_like(a), tf.ones_like(a)
-    return tf.reshape(tf.stack([a, b, x, c, d, y, zero, zero, one], axis=1), [-1, 3, 3])
-
-
-def center_transform(matrices: Tensor, shape: Tensor) -> Tensor:
-    """Turn matrices (B, 3, 3) about the middle of the image into six numbers (B, 6) on pixel positions (x, y)."""
-    x, y = (tf.cast(shape[2], tf.float64) - 1) / 2, (tf.cast(shape[1], tf.float64) - 1) / 2
-    middle = tf.stack([x, y])[:, tf.newaxis]
-    linear, offset = matrices[:, :2, :2], matrices[:, :2, 2:]
-    return tf.reshape(tf.concat([linear, offset + middle - linear @ middle], axis=2), [-1, 6])
 
 
 # -------------------------------------------------------------------------------------------------------- what is drawn
 
 
-def _ones(shape: Tensor) -> Tensor:
-    return tf.ones(shape[:1], tf.float64)
+def _make_brightness(step: Mapping[str, Any]) -> Step:
+    return Step(make_uniform_draw(step["low"], step["high"]), numpy_ops.brightness, probability=step["probability"])
 
 
-def _zeros(shape: Tensor) -> Tensor:
-    return tf.zeros(shape[:1], tf.float64)
+def _make_contrast(step: Mapping[str, Any]) -> Step:
+    return Step(make_uniform_draw(step["low"], step["high"]), numpy_ops.contrast, probability=step["probability"])
 
 
-def _draw_nothing(_seed: Tensor, shape: Tensor) -> Tensor:
-    return tf.zeros([shape[0], 0], tf.float64)
-
-
-def _draw_uniform(seed: Tensor, shape: Tensor, low: float, high: float) -> Tensor:
-    return low + (high - low) * tf.random.stateless_uniform(shape[:1], seed, dtype=tf.float64)
-
-
-def _draw_uniform_pair(seed: Tensor, shape: Tensor, limit: float) -> tuple[Tensor, Tensor]:
-    seeds = tf.random.experimental.stateless_split(seed, 2)
-    return _draw_uniform(seeds[0], shape, -limit, limit), _draw_uniform(seeds[1], shape, -limit, limit)
-
-
-def _make_uniform_draw(low: float, high: float) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda seed, shape: _draw_uniform(seed, shape, low, high)[:, tf.newaxis]
-
-
-def _make_integer_draw(low: float, high: float) -> Callable[[Tensor, Tensor], Tensor]:
-    return lambda seed, shape: tf.floor(_draw_uniform(seed, shape, low, high + 1))[:, tf.newaxis]
-
-
-def _stack_draws(*draws: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+def _make_gamma(step: Mapping[str, Any]) -> Step:
     def draw(seed: Tensor, shape: Tensor) -> Tensor:
-        seeds = tf.random.experimental.stateless_split(seed, len(draws))
-        return tf.concat([part(seeds[index], shape) for index, part in enumerate(draws)], axis=1)
+        return tf.exp(draw_uniform(seed, shape, -step["strength"], step["strength"]))[:, tf.newaxis]
 
-    return draw
-
-
-def _make_brightness(step: Mapping[str, Any]) -> _Step:
-    return _Step(_make_uniform_draw(step["low"], step["high"]), numpy_ops.brightness, probability=step["probability"])
+    return Step(draw, numpy_ops.gamma, probability=step["probability"])
 
 
-def _make_contrast(step: Mapping[str, Any]) -> _Step:
-    return _Step(_make_uniform_draw(step["low"], step["high"]), numpy_ops.contrast, probability=step["probability"])
+def _make_saturation(step: Mapping[str, Any]) -> Step:
+    return Step(make_uniform_draw(step["low"], step["high"]), numpy_ops.saturation, probability=step["probability"])
 
 
-def _make_gamma(step: Mapping[str, Any]) -> _Step:
-    def draw(seed: Tensor, shape: Tensor) -> Tensor:
-        return tf.exp(_draw_uniform(seed, shape, -step["strength"], step["strength"]))[:, tf.newaxis]
-
-    return _Step(draw, numpy_ops.gamma, probability=step["probability"])
+def _make_grey(step: Mapping[str, Any]) -> Step:
+    return Step(draw_nothing, numpy_ops.grey, probability=step["probability"])
 
 
-def _make_saturation(step: Mapping[str, Any]) -> _Step:
-    return _Step(_make_uniform_draw(step["low"], step["high"]), numpy_ops.saturation, probability=step["probability"])
+def _make_blur(step: Mapping[str, Any]) -> Step:
+    return Step(make_uniform_draw(*step["sigma"]), numpy_ops.blur, probability=step["probability"])
 
 
-def _make_grey(step: Mapping[str, Any]) -> _Step:
-    return _Step(_draw_nothing, numpy_ops.grey, probability=step["probability"])
+def _make_noise(step: Mapping[str, Any]) -> Step:
+    seeds = make_integer_draw(0, 2**48)
+    return Step(stack_draws(make_uniform_draw(*step["sigma"]), seeds), numpy_ops.noise, probability=step["probability"])
 
 
-def _make_blur(step: Mapping[str, Any]) -> _Step:
-    return _Step(_make_uniform_draw(*step["sigma"]), numpy_ops.blur, probability=step["probability"])
-
-
-def _make_noise(step: Mapping[str, Any]) -> _Step:
-    seeds = _make_integer_draw(0, 2**48)
-    return _Step(
-        _stack_draws(_make_uniform_draw(*step["sigma"]), seeds), numpy_ops.noise, probability=step["probability"]
-    )
-
-
-def _make_resample(step: Mapping[str, Any]) -> _Step:
-    draw = _stack_draws(_make_uniform_draw(step["low"], step["high"]), _make_kernel_draw(step["kernel"]))
-    return _Step(draw, numpy_ops.resample, probability=step["probability"])
+def _make_resample(step: Mapping[str, Any]) -> Step:
+    draw = stack_draws(make_uniform_draw(step["low"], step["high"]), _make_kernel_draw(step["kernel"]))
+    return Step(draw, numpy_ops.resample, probability=step["probability"])
 
 
 def _make_kernel_draw(kernel: str) -> Callable[[Tensor, Tensor], Tensor]:
     kernels = list(numpy_ops.RESAMPLING_KERNELS)
     first, last = (0, len(kernels) - 1) if kernel == "any" else (kernels.index(kernel),) * 2
-    return _make_integer_draw(first, last)
+    return make_integer_draw(first, last)
 
 
-def _make_jpeg(step: Mapping[str, Any]) -> _Step:
+def _make_jpeg(step: Mapping[str, Any]) -> Step:
     on_tensors = step["backend"] == "tensorflow"
     apply = tensor_ops.jpeg if on_tensors else numpy_ops.jpeg
-    return _Step(_make_integer_draw(*step["quality"]), apply, on_tensors, probability=step["probability"])
+    return Step(make_integer_draw(*step["quality"]), apply, on_tensors, probability=step["probability"])
 
 
-def _make_jpeg_compression(step: Mapping[str, Any]) -> _Step:
+def _make_jpeg_compression(step: Mapping[str, Any]) -> Step:
     apply = numpy_ops.imgaug_jpeg_compression if step["backend"] == "imgaug" else numpy_ops.jpeg_compression
-    return _Step(_make_uniform_draw(*step["compression"]), apply, probability=step["probability"])
+    return Step(make_uniform_draw(*step["compression"]), apply, probability=step["probability"])
 
 
-def _make_gaussian_blur(step: Mapping[str, Any]) -> _Step:
-    draw, probability = _make_uniform_draw(*step["sigma"]), step["probability"]
+def _make_gaussian_blur(step: Mapping[str, Any]) -> Step:
+    draw, probability = make_uniform_draw(*step["sigma"]), step["probability"]
     if step["backend"] == "imgaug":
-        return _Step(draw, numpy_ops.imgaug_gaussian_blur, gives_floats=True, probability=probability)
+        return Step(draw, numpy_ops.imgaug_gaussian_blur, gives_floats=True, probability=probability)
     if step["backend"] == "opencv":
-        return _Step(draw, numpy_ops.gaussian_blur, probability=probability)
+        return Step(draw, numpy_ops.gaussian_blur, probability=probability)
     radius = numpy_ops.imgaug_kernel_size(step["sigma"][1]) // 2
-    return _Step(
+    return Step(
         draw, lambda images, sigmas: tensor_ops.gaussian_blur(images, sigmas, radius), True, probability=probability
     )
 
 
-def _make_gaussian_filter2d(step: Mapping[str, Any]) -> _Step:
+def _make_gaussian_filter2d(step: Mapping[str, Any]) -> Step:
     size, sigma, probability = step["size"], step["sigma"], step["probability"]
     if step["backend"] == "opencv":
-        draw = _stack_draws(_make_uniform_draw(size, size), _make_uniform_draw(sigma, sigma))
-        return _Step(draw, numpy_ops.gaussian_filter2d, probability=probability)
+        draw = stack_draws(make_uniform_draw(size, size), make_uniform_draw(sigma, sigma))
+        return Step(draw, numpy_ops.gaussian_filter2d, probability=probability)
     if step["backend"] == "tensorflow":
         apply = lambda images, _drawn: tensor_ops.gaussian_filter2d(images, size, sigma)  # noqa: E731
-        return _Step(_draw_nothing, apply, True, probability=probability)
+        return Step(draw_nothing, apply, True, probability=probability)
     addons_filter = _addons_gaussian_filter2d()
     apply = lambda images, _drawn: addons_filter(images, (size, size), sigma)  # noqa: E731
-    return _Step(_draw_nothing, apply, True, gives_floats=True, probability=probability)
+    return Step(draw_nothing, apply, True, gives_floats=True, probability=probability)
 
 
 def _addons_gaussian_filter2d() -> Callable[..., Tensor]:
@@ -349,7 +224,7 @@ def _addons_gaussian_filter2d() -> Callable[..., Tensor]:
     return cast(Callable[..., Tensor], addons_filter)
 
 
-_MAKERS: Mapping[str, Callable[[Mapping[str, Any]], _Step]] = {
+_MAKERS: Mapping[str, Callable[[Mapping[str, Any]], Step]] = {
     "brightness": _make_brightness,
     "contrast": _make_contrast,
     "gamma": _make_gamma,
