@@ -1,3 +1,5 @@
+"""Bytes of image files to pixels."""
+
 from __future__ import annotations
 
 import io
@@ -8,65 +10,18 @@ import subprocess
 import sys
 import warnings
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFile
+from PIL import Image
 
 from fakeface.images.decoding import decode_full_size, decode_image, inspect_image, read_decoder_source, read_image
 from fakeface.images.preprocessing import Crop, Reencoding
-from fakeface.images.validation import MAX_BYTES, MAX_PIXELS, RejectedImage
-from fakeface.system.errors import UserError
+from fakeface.images.validation import RejectedImage
+from tests.support.image_bytes import CENTRE, REFERENCE, chunk, difference, exif, picture, rejection, saved
 from tests.support.imports import find_module, imported_modules
-
-CENTRE = Crop(1.0)
-
-
-def picture(width: int = 256, height: int = 256, seed: int = 0) -> Image.Image:
-    """A smooth colour gradient with a few discs: no two corners alike, and detail that survives JPEG."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    image = Image.fromarray(np.stack([40 + 180 * x, 40 + 180 * y, 200 - 150 * x * y], axis=-1).astype(np.uint8))
-    draw = ImageDraw.Draw(image)
-    for _ in range(6):
-        cx, cy, r = rng.uniform(0.1, 0.9) * width, rng.uniform(0.1, 0.9) * height, rng.uniform(0.05, 0.15) * width
-        draw.ellipse((cx - r, cy - r, cx + r, cy + r), fill=tuple(int(v) for v in rng.integers(0, 255, 3)))
-    return image
-
-
-def saved(image: Image.Image, format: str = "PNG", **options: object) -> bytes:  # noqa: A002
-    stream = io.BytesIO()
-    image.save(stream, format, **options)
-    return stream.getvalue()
-
-
-def difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> int:
-    return int(np.abs(a.astype(int) - b.astype(int)).max())
-
-
-def rejection(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> str:
-    with pytest.raises(RejectedImage) as caught:
-        decode_image(content, max_bytes=max_bytes, max_pixels=max_pixels)
-    assert caught.value.reason == str(caught.value)
-    assert "\n" not in caught.value.reason
-    return caught.value.reason
-
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def exif(orientation: int, order: str = "<") -> bytes:
-    mark = b"II*\0" if order == "<" else b"MM\0*"
-    return b"Exif\0\0" + mark + struct.pack(f"{order}IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
-
-
-REFERENCE = decode_image(saved(picture()))
-
 
 # What comes out
 
@@ -252,27 +207,6 @@ def test_unreadable_exif_means_upright_and_nothing_is_printed(body: bytes) -> No
         assert (decode_image(damaged) == decode_image(jpeg)).all()
 
 
-@pytest.mark.parametrize(
-    ("text", "crop", "box"),
-    [
-        ("whole", Crop(), (0, 0, 300, 200)),
-        ("centre", Crop(1.0), (50, 0, 250, 200)),
-        ("centre 0.6", Crop(0.6), (90, 40, 210, 160)),
-        (" centre  .5 ", Crop(0.5), (100, 50, 200, 150)),
-    ],
-)
-def test_crop_is_read_from_text(text: str, crop: Crop, box: tuple[int, int, int, int]) -> None:
-    assert Crop.parse(text) == crop
-    assert Crop.parse(str(crop)) == crop
-    assert crop.box(300, 200) == box
-
-
-@pytest.mark.parametrize("text", ["", "center", "centre 0", "centre 1.1", "centre -1", "centre x", "whole 0.5", "0.5"])
-def test_a_misspelt_crop_is_one_clear_sentence(text: str) -> None:
-    with pytest.raises(UserError, match=r"^The crop"):
-        Crop.parse(text)
-
-
 def test_centre_crop_takes_the_pixels_it_names() -> None:
     source = picture(300, 200)
     array = decode_image(saved(source), 100, Crop(0.5))
@@ -340,210 +274,6 @@ def test_the_first_frame_of_an_animation_is_taken() -> None:
         assert (decode_image(content) == (255, 0, 0)).all(), format_
 
 
-# Files that are not whole
-
-
-def noise(side: int = 96) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(3).integers(0, 255, (side, side, 3), dtype=np.uint8))
-
-
-WHOLE_FILES: dict[str, Callable[[], bytes]] = {
-    "JPEG": lambda: saved(noise(), "JPEG"),
-    "progressive JPEG": lambda: saved(noise(), "JPEG", progressive=True),
-    "JPEG with a thumbnail": lambda: with_thumbnail(saved(noise(), "JPEG")),
-    "PNG": lambda: saved(noise()),
-    "interlaced palette PNG": lambda: saved(noise().quantize(16)),
-    "GIF": lambda: saved(noise().quantize(64), "GIF"),
-    "animated GIF": lambda: saved(noise().quantize(64), "GIF", save_all=True, append_images=[picture(96, 96)]),
-    "WEBP": lambda: saved(noise(), "WEBP"),
-    "animated WEBP": lambda: saved(noise(), "WEBP", save_all=True, append_images=[picture(96, 96)]),
-    "animated PNG": lambda: saved(noise(), "PNG", save_all=True, append_images=[picture(96, 96)]),
-    "BMP": lambda: saved(noise(), "BMP"),
-    "TIFF": lambda: saved(noise(), "TIFF"),
-    "AVIF": lambda: saved(noise(), "AVIF", speed=10),
-}
-
-
-def with_thumbnail(jpeg: bytes) -> bytes:
-    """A camera's JPEG holds a whole small JPEG, with its own end marker, in its EXIF."""
-    body = exif(1) + saved(picture(32, 32), "JPEG")
-    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + jpeg[2:]
-
-
-@pytest.mark.parametrize("name", WHOLE_FILES)
-def test_a_file_cut_anywhere_is_rejected_and_never_half_filled(name: str) -> None:
-    content = WHOLE_FILES[name]()
-    decode_image(content)
-    lengths = {*range(1, len(content), max(1, len(content) // 40)), *range(len(content) - 12, len(content))}
-    for length in sorted(lengths):
-        reason = rejection(content[:length])
-        assert reason.startswith(("truncated", "damaged", "not an image", "too small")), (length, reason)
-
-
-def test_a_cut_jpeg_is_called_truncated() -> None:
-    content = saved(picture(), "JPEG")
-    assert rejection(content[: len(content) // 2]) == "truncated JPEG"
-    assert rejection(content[:-2]) == "truncated JPEG"
-
-
-@pytest.mark.parametrize(
-    "name",
-    [name for name in WHOLE_FILES if name not in ("BMP", "TIFF")],  # their zeros may be black pixels
-)
-@pytest.mark.parametrize("share", [0.3, 0.7, 0.98])
-def test_a_download_whose_end_was_never_filled_is_rejected(name: str, share: float) -> None:
-    content = WHOLE_FILES[name]()
-    reason = rejection(content[: int(len(content) * share)] + bytes(len(content) + 20_000))
-    assert reason.startswith(("truncated", "damaged"))
-
-
-@pytest.mark.parametrize("options", [{}, {"restart_marker_blocks": 4}, {"subsampling": 0}])
-@pytest.mark.parametrize(("mode", "side"), [("RGB", 96), ("L", 101), ("CMYK", 101), ("RGB", 1100)])
-def test_a_cut_jpeg_is_rejected_even_where_an_end_marker_was_put_behind_it(
-    options: dict[str, int], mode: str, side: int
-) -> None:
-    content = saved(picture(side, side).convert(mode), "JPEG", quality=85, **options)
-    start, end = content.index(b"\xff\xda") + 20, len(content) - 2
-    for length in np.linspace(start, end - 30, 12, dtype=int):
-        assert rejection(content[:length].rstrip(b"\xff") + b"\xff\xd9") == "truncated JPEG", length
-
-
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 4}])
-def test_a_whole_jpeg_that_ends_in_mid_grey_is_accepted(options: dict[str, int]) -> None:
-    grey = picture(200, 200)
-    grey.paste((128, 128, 128), (60, 60, 200, 200))
-    assert (decode_image(saved(grey, "JPEG", **options))[-10:, -10:] == 128).all()
-
-
-def test_a_png_with_a_flipped_bit_is_rejected() -> None:
-    content = bytearray(saved(noise()))
-    content[len(content) // 2] ^= 4
-    assert rejection(bytes(content)) == "damaged PNG (wrong checksum of IDAT)"
-
-
-def test_bytes_behind_a_whole_image_do_no_harm() -> None:
-    for name, make in WHOLE_FILES.items():
-        assert (decode_image(make() + bytes(10)) == decode_image(make())).all(), name
-
-
-def test_random_damage_is_an_image_or_a_rejection_never_another_error() -> None:
-    rng = np.random.default_rng(5)
-    for make in WHOLE_FILES.values():
-        content = np.frombuffer(make(), np.uint8)
-        for _ in range(15):
-            damaged = content.copy()
-            damaged[rng.integers(0, min(len(content), 400), 4)] = rng.integers(0, 255, 4)
-            try:
-                array = decode_image(damaged.tobytes(), max_pixels=1_000_000)
-            except RejectedImage:
-                continue
-            assert array.shape == (128, 128, 3)
-
-
-# Files that are no image
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"", "empty file"),
-        (bytes(5000), "not an image (only zero bytes)"),
-        (b"\n<!DOCTYPE html><html><body>Please log in</body></html>", "not an image (HTML)"),
-        (b"<!-- saved -->\n<HTML>", "not an image (HTML)"),
-        (b'{"error": "quota exceeded"}', "not an image (text)"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "not an image (text)"),
-        (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "a drawing (SVG), not a photograph"),
-        (b"PK\x03\x04" + bytes(40), "not an image (an archive)"),
-        (b"%PDF-1.7 ", "not an image (PDF)"),
-        (b"\0\0\0\x18ftypheic" + bytes(40), "HEIC, which is not supported; convert it to JPEG or PNG"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not an image"),
-        (b"\x01\x02\x03\x04" * 10, "not an image"),
-    ],
-)
-def test_what_is_no_image_is_named(content: bytes, reason: str) -> None:
-    assert rejection(content) == reason
-
-
-# Limits
-
-
-def test_too_many_bytes_are_refused_before_reading_and_before_decoding(tmp_path: Path) -> None:
-    content = saved(picture())
-    assert rejection(content, max_bytes=100) == f"too many bytes ({len(content):,}, the limit is 100)"
-    with (tmp_path / "huge.png").open("wb") as file:
-        file.truncate(10**12)  # a sparse terabyte
-    with pytest.raises(RejectedImage, match=r"too many bytes \(1,000,000,000,000"):
-        read_image(tmp_path / "huge.png")
-
-
-def bomb(format_: str) -> bytes:
-    """A few bytes that promise some 10**9 pixels."""
-    small = bytearray(saved(picture(64, 64), "JPEG" if format_ == "JPEG" else format_))
-    if format_ == "PNG":
-        return (
-            bytes(small[:8])
-            + chunk(b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0))
-            + bytes(small[33:])
-        )
-    if format_ == "JPEG":
-        at = small.index(b"\xff\xc0")
-        small[at + 5 : at + 9] = struct.pack(">HH", 50_000, 50_000)
-    elif format_ == "GIF":
-        small[6:10] = struct.pack("<HH", 50_000, 50_000)
-    elif format_ == "BMP":
-        small[18:26] = struct.pack("<ii", 50_000, 50_000)
-    elif format_ == "WEBP":
-        large = b"VP8X" + struct.pack("<I", 10) + bytes(4) + (49_999).to_bytes(3, "little") * 2
-        return b"RIFF" + struct.pack("<I", len(small) - 8 + len(large)) + b"WEBP" + large + bytes(small[12:])
-    elif format_ == "TIFF":
-        return (
-            saved(picture(64, 64), "TIFF")
-            .replace(struct.pack("<HHIHH", 256, 4, 1, 64, 0), struct.pack("<HHII", 256, 4, 1, 50_000))
-            .replace(struct.pack("<HHIHH", 257, 4, 1, 64, 0), struct.pack("<HHII", 257, 4, 1, 50_000))
-        )
-    return bytes(small)
-
-
-@pytest.mark.parametrize("format_", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
-def test_a_decompression_bomb_is_refused_by_its_header_without_a_warning(format_: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert rejection(bomb(format_)) == "too many pixels (50000×50000, the limit is 100,000,000)"
-        with pytest.raises(RejectedImage, match="too many pixels"):
-            inspect_image(bomb(format_))
-
-
-def test_the_pixel_limit_is_the_callers() -> None:
-    content = saved(picture(100, 100))
-    assert decode_image(content, max_pixels=10_000).shape == (128, 128, 3)
-    assert rejection(content, max_pixels=9_999) == "too many pixels (100×100, the limit is 9,999)"
-
-
-def test_pillows_own_limit_neither_counts_nor_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert (decode_image(saved(picture())) == REFERENCE).all()
-    assert Image.MAX_IMAGE_PIXELS == 100
-
-
-def test_refuses_to_work_where_pillow_was_told_to_fill_cut_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
-    with pytest.raises(RuntimeError, match="LOAD_TRUNCATED_IMAGES"):
-        decode_image(saved(picture()))
-
-
-def test_a_jpeg_of_thousands_of_scans_is_refused() -> None:
-    content = saved(picture(), "JPEG", progressive=True)
-    last_scan = content.rindex(b"\xff\xda")
-    attack = content[:-2] + content[last_scan:-2] * 2000 + content[-2:]
-    assert "scans" in rejection(attack)
-
-
-def test_a_tracking_pixel_is_no_face() -> None:
-    assert rejection(saved(Image.new("RGB", (1, 1)))) == "too small (1×1 pixels)"
-
-
 # Files and processes
 
 
@@ -592,31 +322,3 @@ def test_decoder_code_holds_every_module_that_decides_pixels() -> None:
     for module in imported_modules(decoder) | {decoder}:
         if module.name not in decides_no_pixel:
             assert module.read_text(encoding="utf-8") in code, module
-
-
-# Facts for the audit
-
-
-@pytest.mark.parametrize("quality", [1, 10, 49, 50, 75, 90, 95, 100])
-@pytest.mark.parametrize("progressive", [False, True])
-def test_jpeg_quality_is_found_again(quality: int, progressive: bool) -> None:
-    assert inspect_image(saved(picture(), "JPEG", quality=quality, progressive=progressive)).jpeg_quality == quality
-
-
-def test_facts_come_from_the_header_alone() -> None:
-    content = saved(picture(300, 200).convert("L"), "JPEG", exif=exif(6), quality=60)
-    end_of_header = content.index(b"\xff\xda") + 20
-    facts = inspect_image(content[:end_of_header] + b"\xff\xd9")
-    assert (facts.width, facts.height, facts.format, facts.mode) == (300, 200, "JPEG", "L")
-    assert (facts.greyscale, facts.orientation, facts.jpeg_quality) == (True, 6, 60)
-
-
-def test_facts_of_a_colour_png() -> None:
-    facts = inspect_image(saved(picture(30, 20).convert("RGBA")))
-    assert (facts.width, facts.height, facts.format, facts.mode) == (30, 20, "PNG", "RGBA")
-    assert (facts.greyscale, facts.orientation, facts.jpeg_quality) == (False, 1, None)
-
-
-def test_facts_of_a_broken_file_are_a_rejection() -> None:
-    with pytest.raises(RejectedImage, match="empty file"):
-        inspect_image(b"")

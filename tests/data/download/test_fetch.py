@@ -22,7 +22,6 @@ from fakeface.config.collection import Archive, Checksum, Collection
 from fakeface.data.download.fetch import fetch, pin, read_checksums
 from fakeface.data.download.transfer import RetryPolicy
 from fakeface.system.archive_members import Limits
-from fakeface.system.checksums import VerifyReport, verify_folder
 from fakeface.system.errors import UserError
 from tests.support.faulty_http_server import LOGIN_PAGE, FaultyServer, serving
 
@@ -380,53 +379,3 @@ def test_what_kaggle_sends_is_unpacked_within_the_limits_of_every_archive(
     with pytest.raises(UserError, match="leaves the folder"):
         fetch(collection(ON_KAGGLE), tmp_path / "b")
     assert not list(tmp_path.rglob("*.jpg"))
-
-
-# --- proof -------------------------------------------------------------------------------------------------------
-
-
-def a_folder_with_its_manifest(folder: Path, count: int = 6) -> list[dict[str, Any]]:
-    rows = []
-    for number in range(count):
-        path = folder / f"set{number % 2}" / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"%d" % number * 100)
-        name = path.relative_to(folder).as_posix()
-        rows.append({"path": name, "sha256": digest(path.read_bytes()), "bytes": str(path.stat().st_size)})
-    (folder / "manifest.csv").write_text("path,sha256\n", encoding="utf-8")
-    return rows
-
-
-def test_every_file_missing_changed_or_added_is_named(tmp_path: Path) -> None:
-    rows = a_folder_with_its_manifest(tmp_path)
-    clean = verify_folder(tmp_path, rows)
-    assert clean == VerifyReport(6, (), (), ())
-    assert clean.clean
-    (tmp_path / "set0" / "0.jpg").unlink()
-    (tmp_path / "set1" / "1.jpg").write_bytes(b"x" * 100)
-    (tmp_path / "set0" / "2.jpg").write_bytes(b"shorter")
-    (tmp_path / "set1" / "3.jpg").rename(tmp_path / "set1" / "moved.jpg")
-    (tmp_path / "set1" / "3.jpg").symlink_to(tmp_path / "set1" / "moved.jpg")
-    (tmp_path / "set0" / ".hidden").touch()
-    (tmp_path / "set0" / "manifest.csv").touch()
-    report = verify_folder(tmp_path, rows)
-    assert report.missing == ("set0/0.jpg",)
-    assert report.changed == ("set0/2.jpg", "set1/1.jpg", "set1/3.jpg")
-    assert report.added == ("set0/manifest.csv", "set1/moved.jpg")
-    assert not report.clean
-
-
-def test_rows_without_a_size_and_more_rows_than_a_batch(tmp_path: Path) -> None:
-    rows = a_folder_with_its_manifest(tmp_path, 3)
-    for row in rows:
-        del row["bytes"]
-    told: list[int] = []
-    many = rows * 1000
-    assert verify_folder(tmp_path, many, advance=told.append).clean
-    assert told == [2048, 952]
-
-
-@pytest.mark.parametrize("name", ["../outside.jpg", "/etc/passwd", "a/../../b.jpg", ""])
-def test_a_manifest_that_names_a_file_outside_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UserError, match="not inside it"):
-        verify_folder(tmp_path, [{"path": name, "sha256": "0" * 64}])
