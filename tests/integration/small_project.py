@@ -27,6 +27,8 @@ OUTPUTS = ("datasets", "models", "reports")
 CAMERAS = ("camera_1", "camera_2", "camera_3", "camera_4")
 GENERATORS = ("generator_1", "generator_2", "generator_3")
 IMAGES, SIDE, EPOCHS = 30, 48, 2  # images a source, their pixels a side, epochs a stage
+# Held-out photographs that are made as the fakes are, so that no detector is right of all and a gate can be missed
+LOOKS_FAKE = {("camera_4", 0), ("camera_4", 1)}
 LETTER, HALF_IMAGE = "camera_1/letter.jpg", "camera_2/half.jpg"  # lie beside the images, and are none
 
 
@@ -152,7 +154,6 @@ def make_project(folder: Path, home: Path) -> Project:
             "image_size": 32,
             "batch_size": 8,
             "epochs": EPOCHS,
-            "seed": 22,  # by which so short a training ends far from perfect, so that a gate can be missed
             "device": "cpu",
             "data.rejected_share": 0.2,
             "data.split": {"train": 0.6, "valid": 0.2, "test": 0.2},  # so that no part of so few images is empty
@@ -206,7 +207,8 @@ def _draw_sample(folder: Path) -> None:
         (folder / source).mkdir(parents=True)
         for image in range(IMAGES):
             seed = 1000 * number + image
-            drawn = _picture(seed, SIDE // 2 if source in GENERATORS else SIDE)
+            is_doubled = source in GENERATORS or (source, image) in LOOKS_FAKE
+            drawn = _picture(seed, SIDE // 2 if is_doubled else SIDE)
             drawn.resize((SIDE, SIDE), Image.Resampling.NEAREST).save(folder / source / f"{image:03d}.png")
     (folder / LETTER).write_text("Dear reader, this is no photograph.\n")
     buffer = io.BytesIO()

@@ -47,7 +47,9 @@ from tests.support.project import PROJECT
 
 quiet_tensorflow()
 SIZE, EPOCHS, BATCH = 32, 3, 8
-ROUNDING = 1e-3  # of a loss; Adam makes much of a gradient's last digits where the gradient is next to nothing
+# Of a loss of about 0.7. Adam divides a gradient by its own size, so the last digit of one next to nothing moves a
+# weight by up to the rate: with the seeds 20 to 23 the losses came to differ by up to 0.003.
+ROUNDING = 5e-3
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +58,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("machine")
     params = yaml.safe_load((PROJECT / "params.yaml").read_text())
     small = {"image_size": SIZE, "batch_size": BATCH, "validation_batch_size": 7, "epochs": EPOCHS, "device": "cpu"}
-    small["seed"] = 22  # where Adam makes little of rounding; of the draws of seeds 20, 21 and 23 it makes up to 0.003
     (folder / "params.yaml").write_text(yaml.safe_dump(params | small))
     (folder / "diverging.yaml").write_text(yaml.safe_dump(diverging(params | small)))
     shutil.copy(PROJECT / "dvc.yaml", folder / "dvc.yaml")

@@ -52,7 +52,7 @@ _KERNEL = Argument("word", "any", words=("any", "box", "bilinear", "bicubic", "l
 # Operation -> argument -> what is allowed. Sigmas are in pixels of the stored image, `noise` in levels of 0..255.
 OPERATIONS: Mapping[str, Mapping[str, Argument]] = {
     # The notebook's own. The default backend is the library that the notebook used; the others give the same within a
-    # tolerance that tests/test_augment.py states.
+    # tolerance that tests/training/test_augmentation.py states.
     "gaussian_filter2d": {
         "size": Argument("integer", 3, 1, 31),
         "sigma": Argument("number", 1.0, 0.01, 16),

@@ -2,7 +2,7 @@
 
 Every number that is drawn comes from TensorFlow's stateless generators, so a batch depends on the seeds alone: not on
 threads, and not on the batches before it. Drawing and applying are apart: an operation takes what was drawn as an
-argument, and its backends, given the same draw, agree within the tolerances that tests/test_augment.py states.
+argument, and its backends, given the same draw, agree within the tolerances that its tests state.
 
 The notebook's order is Keras': ImageDataGenerator first transforms (affine, then flip, then brightness), then calls
 the preprocessing_function (the blur), then rescales; so its recipe lists rotate, shift, flip, brightness, blur.
@@ -127,7 +127,7 @@ def _plan(steps: Sequence[Mapping[str, Any]]) -> list[Step]:
     planned: list[Step] = []
     for neighbours in merge_geometry(steps):
         if neighbours[0]["op"] not in GEOMETRY:
-            planned.append(_MAKERS[neighbours[0]["op"]](neighbours[0]))
+            planned.append(_MAKERS.get(neighbours[0]["op"], _make_plain)(neighbours[0]))
         elif len(neighbours) == 1 and neighbours[0]["op"] == "flip":
             planned.append(Step(draw_nothing, numpy_ops.mirror, probability=neighbours[0]["probability"]))
         else:
@@ -138,12 +138,11 @@ def _plan(steps: Sequence[Mapping[str, Any]]) -> list[Step]:
 # -------------------------------------------------------------------------------------------------------- what is drawn
 
 
-def _make_brightness(step: Mapping[str, Any]) -> Step:
-    return Step(make_uniform_draw(step["low"], step["high"]), numpy_ops.brightness, probability=step["probability"])
-
-
-def _make_contrast(step: Mapping[str, Any]) -> Step:
-    return Step(make_uniform_draw(step["low"], step["high"]), numpy_ops.contrast, probability=step["probability"])
+def _make_plain(step: Mapping[str, Any]) -> Step:
+    """Make a step of the NumPy operation of its name, which gets a number from low to high, or from its one range."""
+    ends = (step["low"], step["high"]) if "low" in step else next((v for v in step.values() if type(v) is tuple), None)
+    draw = make_uniform_draw(*ends) if ends else draw_nothing
+    return Step(draw, getattr(numpy_ops, step["op"]), probability=step["probability"])
 
 
 def _make_gamma(step: Mapping[str, Any]) -> Step:
@@ -151,18 +150,6 @@ def _make_gamma(step: Mapping[str, Any]) -> Step:
         return tf.exp(draw_uniform(seed, shape, -step["strength"], step["strength"]))[:, tf.newaxis]
 
     return Step(draw, numpy_ops.gamma, probability=step["probability"])
-
-
-def _make_saturation(step: Mapping[str, Any]) -> Step:
-    return Step(make_uniform_draw(step["low"], step["high"]), numpy_ops.saturation, probability=step["probability"])
-
-
-def _make_grey(step: Mapping[str, Any]) -> Step:
-    return Step(draw_nothing, numpy_ops.grey, probability=step["probability"])
-
-
-def _make_blur(step: Mapping[str, Any]) -> Step:
-    return Step(make_uniform_draw(*step["sigma"]), numpy_ops.blur, probability=step["probability"])
 
 
 def _make_noise(step: Mapping[str, Any]) -> Step:
@@ -224,13 +211,9 @@ def _addons_gaussian_filter2d() -> Callable[..., Tensor]:
     return cast(Callable[..., Tensor], addons_filter)
 
 
+# What draws otherwise than `_make_plain` does
 _MAKERS: Mapping[str, Callable[[Mapping[str, Any]], Step]] = {
-    "brightness": _make_brightness,
-    "contrast": _make_contrast,
     "gamma": _make_gamma,
-    "saturation": _make_saturation,
-    "grey": _make_grey,
-    "blur": _make_blur,
     "noise": _make_noise,
     "resample": _make_resample,
     "jpeg": _make_jpeg,
