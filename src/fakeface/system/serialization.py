@@ -103,12 +103,3 @@ def summarize_names(names: Sequence[str], shown: int = 5) -> str:
     """Join the first few names for a sentence and count the others."""
     text = ", ".join(names[:shown])
     return text if len(names) <= shown else f"{text} and {len(names) - shown:,} more"
-
-
-def read_whole_lines(path: Path) -> Iterator[list[str]]:
-    """Give the values of each line of a journal, a CSV file without a header that a killed process may have cut."""
-    try:
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            yield from csv.reader(line for line in file if line.endswith("\n"))
-    except (FileNotFoundError, csv.Error):
-        return

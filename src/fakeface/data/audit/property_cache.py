@@ -25,9 +25,10 @@ from fakeface.images.decoding import read_decoder_source
 from fakeface.images.validation import Limits, RejectedImage, read_content
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import annotate_os_error, atomic_write, file_lock
+from fakeface.system.journal import read_journal
 from fakeface.system.parallel import process_map
 from fakeface.system.progress import show_progress
-from fakeface.system.serialization import read_whole_lines, summarize_names
+from fakeface.system.serialization import summarize_names
 
 CHUNK = 64  # images a task
 _FEW = 512  # images that are measured sooner than worker processes start
@@ -174,7 +175,7 @@ def _open_journal(
 
 
 def _read_journal(path: Path, fingerprint: str, wanted: set[str], width: int) -> _Known:
-    lines = read_whole_lines(path)
+    lines = read_journal(path)
     if next(lines, None) != [fingerprint]:
         return {}
     known = {}

@@ -2,45 +2,40 @@
 
 from __future__ import annotations
 
-import csv
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
-from fakeface.system.filesystem import annotate_os_error, atomic_write
-from fakeface.system.serialization import read_whole_lines
+from fakeface.system.journal import open_journal, read_journal
 
 
-class _Journal:
-    """Which copies were made of which originals, kept beside the folder so that a killed run goes on where it was."""
+class CopyJournal(NamedTuple):
+    """The copies of earlier runs, and a function that adds a line."""
 
-    def __init__(self, into: Path) -> None:
-        self._path = into.parent / f".{into.name}.journal.csv"
-        self._known: dict[str, tuple[str, str, int, str]] = {}
-        for row in read_whole_lines(self._path):
-            if len(row) == 5 and row[3].isdecimal():
-                self._known[row[0]] = (row[1], row[2], int(row[3]), row[4])
+    entries: dict[str, list[str]]  # path: stamps of original and copy, bytes, sha256
+    append: Callable[[tuple[str, str, str, int, str]], None]
 
-    def __enter__(self) -> _Journal:
-        with atomic_write(self._path) as file:  # without the line that a killed run has cut
-            csv.writer(file, lineterminator="\n").writerows((path, *entry) for path, entry in self._known.items())
-        with annotate_os_error(self._path):
-            self._file = self._path.open("a", encoding="utf-8", newline="", buffering=1)
-        self._writer = csv.writer(self._file, lineterminator="\n")
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        with annotate_os_error(self._path):
-            self._file.close()
-
-    def known(self, path: str, origin: str, copy: str) -> tuple[int, str] | None:
-        entry = self._known.get(path)
-        if entry is None or entry[:2] != (_read_stamp(origin), _read_stamp(copy)):
+    def find(self, path: str, origin: str, copy: str) -> tuple[int, str] | None:
+        """Return size in bytes and sha256 of a copy; None unless it and its original are as they were then."""
+        entry = self.entries.get(path)
+        if entry is None or entry[:2] != [_read_stamp(origin), _read_stamp(copy)]:
             return None
-        return entry[2], entry[3]
+        return int(entry[2]), entry[3]
 
-    def note(self, path: str, origin: str, copy: str, size: int, sha256: str) -> None:
-        with annotate_os_error(self._path):
-            self._writer.writerow((path, _read_stamp(origin), _read_stamp(copy), size, sha256))
+    def add(self, path: str, origin: str, copy: str, size: int, sha256: str) -> None:
+        """Write a new copy down at once."""
+        self.append((path, _read_stamp(origin), _read_stamp(copy), size, sha256))
+
+
+@contextmanager
+def open_copy_journal(into: Path) -> Iterator[CopyJournal]:
+    """Open the journal of a folder's copies, which lies beside the folder."""
+    path = into.parent / f".{into.name}.journal.csv"
+    entries = {row[0]: row[1:] for row in read_journal(path) if len(row) == 5 and row[3].isdecimal()}
+    with open_journal(path, ((name, *entry) for name, entry in entries.items())) as append:
+        yield CopyJournal(entries, append)
 
 
 def _read_stamp(path: str) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 
 from fakeface.config.catalog import get_label, get_source
 from fakeface.config.data_params import Profile, Source
-from fakeface.data.download.copy_journal import _Journal
+from fakeface.data.download.copy_journal import open_copy_journal
 from fakeface.data.download.identity import choose_identity_reader
 from fakeface.data.download.source_resolver import SourceLocation, locate_sources, unmatched_entries
 from fakeface.data.download.user_manifest import (
@@ -211,17 +211,17 @@ def _copy_all(
         except _UnreadableError as error:
             return f"cannot be read ({error})"
 
-    with _Journal(into) as journal:
+    with open_copy_journal(into) as journal:
         new = []
         for one in found:
-            known = journal.known(one.path, one.origin, f"{into}/{one.path}")
+            known = journal.find(one.path, one.origin, f"{into}/{one.path}")
             if known is None:
                 new.append(one)
             else:
                 yield one, known
         for one, outcome in _thread_map(copy, new, "collecting images", workers):
             if not isinstance(outcome, str):
-                journal.note(one.path, one.origin, f"{into}/{one.path}", *outcome)
+                journal.add(one.path, one.origin, f"{into}/{one.path}", *outcome)
             yield one, outcome
 
 

@@ -30,9 +30,10 @@ from fakeface.images.preprocessing import Crop, Reencoding
 from fakeface.images.validation import Limits, RejectedImage, read_content
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import annotate_os_error, ensure_dir, file_lock, recreate_dir
+from fakeface.system.journal import read_journal
 from fakeface.system.parallel import process_map
 from fakeface.system.progress import show_progress
-from fakeface.system.serialization import read_whole_lines, summarize_names
+from fakeface.system.serialization import summarize_names
 
 CHUNK = 64  # images a task
 _READ = 16  # images read at once: few enough to stay in the processor's cache until they are written
@@ -182,7 +183,7 @@ def _open_cache(cache: Path, settings: _Settings, wanted: set[_ImageKey]) -> dic
     (cache / _ARRAY).touch()
     whole = (cache / _ARRAY).stat().st_size // settings.image_bytes
     rows: dict[_ImageKey, _Row] = {}
-    for line in read_whole_lines(cache / _INDEX):
+    for line in read_journal(cache / _INDEX):
         if len(line) == _LINE and (line[0], line[1]) in wanted and line[-1] == _checksum_line(line[:-1]):
             number, crc32, look = map(int, line[2:-2])
             if number < whole:
