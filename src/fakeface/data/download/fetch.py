@@ -34,7 +34,7 @@ from fakeface.system.archive_members import Limits, Progress
 from fakeface.system.archives import is_unpacked_whole, read_record, unpack
 from fakeface.system.checksums import CHECKSUMS, hash_file
 from fakeface.system.errors import UserError
-from fakeface.system.filesystem import file_lock
+from fakeface.system.filesystem import atomic_write, file_lock
 
 _TRANSFERS: Final = {"drive": download_from_drive, "kaggle": download_from_kaggle}
 _log = logging.getLogger(__name__)
@@ -246,10 +246,8 @@ def pin(path: Path, name: str, sha256: str, size: int) -> None:
     if name in pins:
         return
     pins[name] = {"bytes": size, "sha256": sha256}
-    staging = path.with_name(f".{path.name}.new")
-    staging.parent.mkdir(parents=True, exist_ok=True)
-    staging.write_text(json.dumps(pins, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    staging.replace(path)
+    with atomic_write(path) as file:
+        file.write(json.dumps(pins, indent=2, sort_keys=True) + "\n")
 
 
 def _check_plain_name(name: str) -> str:
