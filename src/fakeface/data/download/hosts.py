@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fakeface.data.download.transfer import (
     TIMEOUT,
@@ -19,9 +18,6 @@ from fakeface.data.download.transfer import (
 )
 from fakeface.system.archive_members import Progress
 from fakeface.system.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def download_from_drive(

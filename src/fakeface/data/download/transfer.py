@@ -67,7 +67,7 @@ def download(
     """Fetch `url` to `target` by way of `target.part`, going on from where an earlier try broke off.
 
     The file gets its name only once its size and every known digest fit; where no digest is known, an archive must at
-    least be readable to its end. Raises UserError for a full disk and RefusedError for what the address does.
+    least be readable to its end. Raises UserError for a full disk and DownloadError for what the address does.
     """
     import requests
 
@@ -91,7 +91,7 @@ def download(
 
 
 def check_whole(path: Path, expected: Expected, name: str) -> None:
-    """Raise RefusedError unless size and digests fit and, where no digest is known, an archive reads to its end."""
+    """Raise DownloadError unless size and digests fit and, where no digest is known, an archive reads to its end."""
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
