@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fakeface.system.archive_members import Limits, detect_archive_kind
+from fakeface.system.archive_members import ExtractionLimits, detect_archive_kind
 from fakeface.system.archives import check_readable, read_record, unpack
 from fakeface.system.errors import UserError
 
@@ -55,7 +55,7 @@ def files_under(folder: Path) -> dict[str, bytes]:
     }
 
 
-def refused(archive: Path, why: str, limits: Limits | None = None) -> None:
+def refused(archive: Path, why: str, limits: ExtractionLimits | None = None) -> None:
     """The archive is refused with one sentence, and nothing of it is left, inside the folder or out of it."""
     before = set(archive.parent.rglob("*"))
     with pytest.raises(UserError, match=why) as caught:
@@ -197,11 +197,14 @@ def test_a_ten_gib_zip_bomb_is_refused_by_the_default_limits(tmp_path: Path) -> 
     bomb = zip_of_one(tmp_path / "bomb.zip", packed, size)
     assert bomb.stat().st_size < 11 << 20
     refused(bomb, "more than 2,147,483,648")
-    refused(bomb, "over 100 times its size", Limits(file_bytes=20 * GIB))
+    refused(bomb, "over 100 times its size", ExtractionLimits(file_bytes=20 * GIB))
     written: list[int] = []
     with pytest.raises(UserError):
         unpack(
-            bomb, tmp_path / "set", limits=Limits(file_bytes=20 * GIB), progress=lambda w, done, t: written.append(done)
+            bomb,
+            tmp_path / "set",
+            limits=ExtractionLimits(file_bytes=20 * GIB),
+            progress=lambda w, done, t: written.append(done),
         )
     assert written == []
 
@@ -220,14 +223,14 @@ def test_a_ten_gib_tar_bomb_is_refused_by_the_default_limits(tmp_path: Path) -> 
     bomb = tmp_path / "bomb.tar.gz"
     bomb.write_bytes(gzip.compress(b"")[:10] + start + packed + bytes(8))
     refused(bomb, "more than 2,147,483,648")
-    refused(bomb, "over 100 times its size", Limits(file_bytes=20 * GIB))
+    refused(bomb, "over 100 times its size", ExtractionLimits(file_bytes=20 * GIB))
 
 
 def test_many_small_members_are_summed_while_they_stream(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "many.zip", {f"{i}.jpg": bytes(1 << 20) for i in range(8)})
-    refused(archive, "over 50 times", Limits(ratio=50, ratio_from=2 << 20))
-    refused(archive, "more than 3,000,000 bytes", Limits(total_bytes=3_000_000))
-    refused(archive, "more than 3 files", Limits(files=3))
+    refused(archive, "over 50 times", ExtractionLimits(ratio=50, ratio_from=2 << 20))
+    refused(archive, "more than 3,000,000 bytes", ExtractionLimits(total_bytes=3_000_000))
+    refused(archive, "more than 3 files", ExtractionLimits(files=3))
     unpack(archive, tmp_path / "set")
 
 

@@ -37,7 +37,7 @@ _BROKEN: Final = (
 
 
 @dataclass(frozen=True)
-class Limits:
+class ExtractionLimits:
     """What one archive may grow to; images are compressed already, so an honest archive of them has a ratio near 1."""
 
     total_bytes: int = 64 << 30
@@ -59,7 +59,7 @@ class Member:
 class ExtractionLimiter:
     """Counts what really comes out, because what an archive declares of itself may be a lie."""
 
-    def __init__(self, archive: Path, limits: Limits, progress: Progress | None) -> None:
+    def __init__(self, archive: Path, limits: ExtractionLimits, progress: Progress | None) -> None:
         self.archive, self.limits, self.progress = archive, limits, progress
         self.archive_bytes = max(1, archive.stat().st_size)
         self.files = self.bytes = 0

@@ -15,7 +15,7 @@ from fakeface.system.archive_members import (
     NO_SPACE,
     RECORD,
     ExtractionLimiter,
-    Limits,
+    ExtractionLimits,
     Progress,
     _escape_unprintable,
     check_name,
@@ -39,7 +39,7 @@ def unpack(
     archive: Path,
     into: Path,
     *,
-    limits: Limits | None = None,
+    limits: ExtractionLimits | None = None,
     progress: Progress | None = None,
     record: Mapping[str, Any] | None = None,
 ) -> Unpacked:
@@ -56,7 +56,7 @@ def unpack(
     staging.mkdir(parents=True)
     try:
         with wrap_archive_errors(archive):
-            unpacked = _write_members(archive, staging, limits or Limits(), progress)
+            unpacked = _write_members(archive, staging, limits or ExtractionLimits(), progress)
         text = json.dumps({**asdict(unpacked), **(record or {})}, indent=1, sort_keys=True)
         (staging / RECORD).write_text(text + "\n", encoding="utf-8")
         staging.rename(into)
@@ -66,9 +66,9 @@ def unpack(
     return unpacked
 
 
-def check_readable(archive: Path, *, limits: Limits | None = None) -> None:
+def check_readable(archive: Path, *, limits: ExtractionLimits | None = None) -> None:
     """Read every byte of an archive without writing one; a truncated or damaged archive raises UserError."""
-    meter = ExtractionLimiter(archive, limits or Limits(), None)
+    meter = ExtractionLimiter(archive, limits or ExtractionLimits(), None)
     with wrap_archive_errors(archive):
         for member in iterate_members(archive, meter):
             meter.declare(member)
@@ -92,7 +92,7 @@ def is_unpacked_whole(folder: Path) -> bool:
     return record is not None and (len(sizes), sum(sizes)) == (record.get("files"), record.get("bytes"))
 
 
-def _write_members(archive: Path, folder: Path, limits: Limits, progress: Progress | None) -> Unpacked:
+def _write_members(archive: Path, folder: Path, limits: ExtractionLimits, progress: Progress | None) -> Unpacked:
     meter = ExtractionLimiter(archive, limits, progress)
     skipped: list[str] = []
     renamed: dict[str, str] = {}

@@ -21,7 +21,7 @@ import pytest
 from fakeface.config.collection import Archive, Checksum, Collection
 from fakeface.data.download.fetch import fetch, pin, read_checksums
 from fakeface.data.download.transfer import RetryPolicy
-from fakeface.system.archive_members import Limits
+from fakeface.system.archive_members import ExtractionLimits
 from fakeface.system.errors import UserError
 from tests.support.faulty_http_server import LOGIN_PAGE, FaultyServer, serving
 
@@ -374,7 +374,7 @@ def test_what_kaggle_sends_is_unpacked_within_the_limits_of_every_archive(
     kaggle: dict[str, Any], tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match="holds more than 1 files"):
-        fetch(collection(ON_KAGGLE), tmp_path, limits=Limits(files=1))
+        fetch(collection(ON_KAGGLE), tmp_path, limits=ExtractionLimits(files=1))
     kaggle["body"] = a_zip({"../evil.jpg": b"x"})
     with pytest.raises(UserError, match="leaves the folder"):
         fetch(collection(ON_KAGGLE), tmp_path / "b")

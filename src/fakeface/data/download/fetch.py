@@ -30,7 +30,7 @@ from fakeface.data.download.transfer import (
     explain_full_disk,
 )
 from fakeface.images.discovery import list_images
-from fakeface.system.archive_members import Limits, Progress
+from fakeface.system.archive_members import ExtractionLimits, Progress
 from fakeface.system.archives import is_unpacked_whole, read_record, unpack
 from fakeface.system.checksums import CHECKSUMS, hash_file
 from fakeface.system.errors import UserError
@@ -69,7 +69,7 @@ class _Job:
     checksums: Path
     progress: Progress | None
     patience: RetryPolicy
-    limits: Limits
+    limits: ExtractionLimits
 
     def pin_name(self, archive: Archive) -> str:
         return f"{self.collection.name}/{archive.file}"
@@ -94,7 +94,7 @@ def fetch(
     checksums: Path | None = None,
     progress: Progress | None = None,
     patience: RetryPolicy | None = None,
-    limits: Limits | None = None,
+    limits: ExtractionLimits | None = None,
 ) -> Fetched:
     """Bring a collection to `into/<its name>`, doing only what is not done yet; safe to run twice at once.
 
@@ -110,7 +110,7 @@ def fetch(
         checksums=checksums or into / CHECKSUMS,
         progress=progress,
         patience=patience or RetryPolicy(),
-        limits=limits or Limits(),
+        limits=limits or ExtractionLimits(),
     )
     with file_lock(job.archives / "fetch"):
         fetched = tuple(_fetch_archive(job, archive) for archive in collection.archives)
