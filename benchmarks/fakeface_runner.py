@@ -31,7 +31,7 @@ def training_batches(
     from fakeface.data.image_pool import gather_pool
     from fakeface.data.image_store import open_store
     from fakeface.data.input_pipeline import build_training_dataset, derive_stage_seed
-    from fakeface.training.augmentation.pipeline import build_augmentation
+    from fakeface.training.augmentation.build_augmentation import build_augmentation
 
     recipe, settings = params.get_recipe(), params.get_stage_config(stage)
     pool = gather_pool([open_store(store)], "train")
@@ -66,7 +66,7 @@ def train(turns: Turns, store: Path, recipe: str, images: int, from_memory: bool
 def fresh_network(params: Params) -> Any:
     """Return the chosen recipe's network with fresh weights."""
     from fakeface.models.networks import build_network
-    from fakeface.training.train_stage import list_network_arguments
+    from fakeface.training.train_and_calibrate import list_network_arguments
 
     return build_network(*list_network_arguments(params))
 
@@ -102,7 +102,7 @@ def predict(turns: Turns, folder: Path, recipe: str) -> None:
     from fakeface.inference.predict import score_files
     from fakeface.models.checkpoints import CheckpointMetadata
     from fakeface.models.device import prepare_tensorflow
-    from fakeface.models.networks import with_flip_tta
+    from fakeface.models.flip_tta import with_flip_tta
 
     params = params_of(recipe)
     device = prepare_tensorflow(params.device, params.precision, params.seed, deterministic=False)

@@ -54,7 +54,7 @@ def _after(store: Path, steps: int, fast: bool, seed: int) -> tuple[float, float
     from fakeface.data.image_store import open_store
     from fakeface.data.input_pipeline import build_training_dataset
     from fakeface.models.networks import build_network
-    from fakeface.training.augmentation.pipeline import build_augmentation
+    from fakeface.training.augmentation.build_augmentation import build_augmentation
     from fakeface.training.fit import compile_for_training
 
     augmentation: Any = fakeface_runner.params_of("seed").get_recipe().augmentation_steps("stage2")

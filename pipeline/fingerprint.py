@@ -6,7 +6,7 @@ from pathlib import Path
 from fakeface.config.params import load_params
 from fakeface.data.download.collection_fingerprint import fingerprint_collections
 from fakeface.data.download.source_resolver import resolve_collections_folder
-from fakeface.models.processor import describe_processor
+from fakeface.models.device_fingerprint import describe_processor
 from fakeface.system.errors import exit_on_user_error
 from fakeface.system.project import find_main_folder
 from fakeface.system.serialization import write_json

@@ -7,8 +7,8 @@ import pytest
 
 from fakeface.config.params import Pair
 from fakeface.constants import STAGES
+from fakeface.evaluation.compute_metrics import compute_evaluation_metrics
 from fakeface.evaluation.predictions import Evaluation, ScoredSet
-from fakeface.evaluation.results import compute_evaluation_metrics
 from fakeface.metrics.calibration import Calibration
 from fakeface.metrics.classification import compute_calibration_error
 

@@ -113,8 +113,8 @@ def test_unsure_band_reaches_the_target_and_no_further() -> None:
 def test_unsure_band_of_a_perfect_and_of_a_hopeless_model() -> None:
     assert fit_abstention_band([0, 1], [0.2, 0.8], 0.5) == (0.5, 0.5)
     assert fit_abstention_band([0, 1], [0.8, 0.2], 0.5) == (0.0, 1.0)
-    assert Calibration(abstention_low=0.0, abstention_high=1.0).unsure([0.0, 0.5, 1.0]).all()
-    assert not Calibration().unsure([0.0, 0.5, 1.0]).any()
+    assert Calibration(abstention_low=0.0, abstention_high=1.0).is_abstained([0.0, 0.5, 1.0]).all()
+    assert not Calibration().is_abstained([0.0, 0.5, 1.0]).any()
 
 
 def test_unsure_band_is_by_hand_the_wrong_answers_nearest_to_the_threshold() -> None:
@@ -152,7 +152,7 @@ def test_one_class_leaves_the_scores_as_they_are() -> None:
     assert (calibration.slope, calibration.bias, calibration.threshold) == (1, 0, 0.5)
     assert (calibration.n_real, calibration.n_fake) == (0, 3)
     np.testing.assert_allclose(calibration.apply([0.2, 0.6]), [0.2, 0.6])
-    assert not calibration.unsure([0.5]).any()
+    assert not calibration.is_abstained([0.5]).any()
 
 
 @pytest.mark.parametrize("part", ["test", "heldout", "train"])

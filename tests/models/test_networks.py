@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ from fakeface.config.params import load_params
 from fakeface.metrics.calibration import Calibration
 from fakeface.models.checkpoints import CheckpointMetadata, ModelCache, load_checkpoint, read_metadata, save_checkpoint
 from fakeface.models.device import quiet_tensorflow
-from fakeface.models.networks import build_network, with_flip_tta
+from fakeface.models.flip_tta import with_flip_tta
+from fakeface.models.networks import build_network
 from fakeface.system.errors import UserError
 from tests.support.project import PROJECT
 
@@ -25,7 +27,7 @@ quiet_tensorflow()
 
 CHANNELS = (4, 8, 8)
 IMAGES = np.random.default_rng(7).integers(0, 256, (4, 32, 32, 3)).astype(np.float32)
-FACTS = CheckpointMetadata(
+METADATA = CheckpointMetadata(
     stage="stage2",
     recipe="default",
     network="residual",
@@ -89,16 +91,16 @@ def test_both_views_are_scored_by_the_mean_of_their_logits() -> None:
 
 
 def test_what_mlflow_serves_averages_both_views_too() -> None:
-    from fakeface.tracking.pyfunc_model import _with_mirrored_view
+    from fakeface.tracking.pyfunc_model import _with_flip_tta
 
     model = build_network("residual", CHANNELS, 32, 0.9)
-    served = _with_mirrored_view(model).predict_on_batch(IMAGES)
+    served = _with_flip_tta(model).predict_on_batch(IMAGES)
     np.testing.assert_allclose(served, with_flip_tta(model).predict_on_batch(IMAGES), atol=1e-6)
 
 
 def test_a_detector_scores_over_the_views_that_its_checkpoint_names(tmp_path: Path) -> None:
     model = build_network("residual", CHANNELS, 32, 0.9)
-    save_checkpoint(model, replace(FACTS, flip_tta=True), tmp_path / "stage3.h5")
+    save_checkpoint(model, replace(METADATA, flip_tta=True), tmp_path / "stage3.h5")
     detector, _ = ModelCache().load(tmp_path / "stage3.h5")
     np.testing.assert_allclose(
         detector.predict_on_batch(IMAGES), with_flip_tta(model).predict_on_batch(IMAGES), atol=1e-6
@@ -110,17 +112,17 @@ def test_a_detector_scores_over_the_views_that_its_checkpoint_names(tmp_path: Pa
 def test_a_checkpoint_carries_weights_and_facts(tmp_path: Path) -> None:
     model = build_network("residual", CHANNELS, 32, 0.9)
     scores = model.predict_on_batch(IMAGES)
-    save_checkpoint(model, FACTS, tmp_path / "models/stage2.h5")
+    save_checkpoint(model, METADATA, tmp_path / "models/stage2.h5")
     loaded, facts = load_checkpoint(tmp_path / "models/stage2.h5")
-    assert facts == FACTS
+    assert facts == METADATA
     np.testing.assert_array_equal(loaded.predict_on_batch(IMAGES), scores)
 
 
 def test_equal_weights_make_equal_bytes(tmp_path: Path) -> None:
     model = build_network("residual", CHANNELS, 32, 0.9)
-    save_checkpoint(model, FACTS, tmp_path / "a.h5")
+    save_checkpoint(model, METADATA, tmp_path / "a.h5")
     loaded, _ = load_checkpoint(tmp_path / "a.h5")
-    save_checkpoint(loaded, FACTS, tmp_path / "b.h5")
+    save_checkpoint(loaded, METADATA, tmp_path / "b.h5")
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
@@ -131,12 +133,23 @@ def test_a_checkpoint_trained_in_mixed_precision_loads_in_float32(tmp_path: Path
     try:
         model = build_network("residual", CHANNELS, 32, 0.9)
         mixed = model.predict_on_batch(IMAGES)
-        save_checkpoint(model, FACTS, tmp_path / "mixed.h5")
+        save_checkpoint(model, METADATA, tmp_path / "mixed.h5")
     finally:
         tf.keras.mixed_precision.set_global_policy("float32")
     loaded, _ = load_checkpoint(tmp_path / "mixed.h5")
     assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
     np.testing.assert_allclose(loaded.predict_on_batch(IMAGES), mixed, atol=0.03)
+
+
+def test_read_metadata_names_the_version_of_an_older_checkpoint(tmp_path: Path) -> None:
+    path = tmp_path / "stage1.h5"
+    save_checkpoint(build_network("residual", CHANNELS, 32, 0.9), METADATA, path)
+    with h5py.File(path, "r+") as file:
+        stored = json.loads(file.attrs["fakeface"])
+        del stored["version"]  # as the first version had it
+        file.attrs["fakeface"] = json.dumps(stored)
+    with pytest.raises(UserError, match=r"stage1\.h5 is a checkpoint of version 1, and .* version 2"):
+        read_metadata(path)
 
 
 def test_a_bad_checkpoint_is_named(tmp_path: Path) -> None:
@@ -153,7 +166,7 @@ def test_a_bad_checkpoint_is_named(tmp_path: Path) -> None:
 
 def test_a_checkpoint_with_a_flipped_bit_is_refused_wherever_it_is(tmp_path: Path) -> None:
     model, path = build_network("residual", CHANNELS, 32, 0.9), tmp_path / "stage1.h5"
-    save_checkpoint(model, FACTS, path)
+    save_checkpoint(model, METADATA, path)
     content = path.read_bytes()
     of_a_weight = content.index(np.ascontiguousarray(model.get_layer("logits").kernel.numpy()).tobytes())
     of_a_fact = content.index(b'"threshold": 0.4')
@@ -162,12 +175,12 @@ def test_a_checkpoint_with_a_flipped_bit_is_refused_wherever_it_is(tmp_path: Pat
         with pytest.raises(UserError, match=r"stage1\.h5 is (damaged|not a checkpoint).*`dvc repro` again"):
             load_checkpoint(path)
     path.write_bytes(content)
-    assert load_checkpoint(path)[1] == FACTS
+    assert load_checkpoint(path)[1] == METADATA
 
 
 def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
     save_checkpoint(
-        build_network("residual", CHANNELS, 32, 0.9), replace(FACTS, network="seed"), tmp_path / "stage2.h5"
+        build_network("residual", CHANNELS, 32, 0.9), replace(METADATA, network="seed"), tmp_path / "stage2.h5"
     )
     with pytest.raises(UserError, match="does not hold the weights of the network 'seed'"):
         load_checkpoint(tmp_path / "stage2.h5")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from fakeface.models import processor
+from fakeface.models import device_fingerprint as processor
 from fakeface.models.device import choose_cpu_precision
-from fakeface.models.processor import describe_processor
+from fakeface.models.device_fingerprint import describe_processor
 
 
 @pytest.fixture

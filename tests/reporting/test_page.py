@@ -23,8 +23,8 @@ from fakeface.cli import main
 from fakeface.config.params import Pair, list_experiment_parameters, load_params
 from fakeface.constants import STAGES
 from fakeface.data.image_store import StoredImage, write_store
+from fakeface.evaluation.compute_metrics import compute_evaluation_metrics
 from fakeface.evaluation.predictions import Evaluation, ScoredSet
-from fakeface.evaluation.results import compute_evaluation_metrics
 from fakeface.metrics.calibration import Calibration
 from fakeface.reporting.hard_examples import find_hardest_mistakes
 from fakeface.reporting.results_reader import SetScores

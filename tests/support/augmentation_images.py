@@ -14,7 +14,7 @@ from fakeface.models.device import quiet_tensorflow
 quiet_tensorflow()
 import tensorflow as tf  # noqa: E402
 
-from fakeface.training.augmentation.pipeline import build_augmentation  # noqa: E402
+from fakeface.training.augmentation.build_augmentation import build_augmentation  # noqa: E402
 
 Images = npt.NDArray[Any]
 SIZE = 64

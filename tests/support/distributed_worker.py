@@ -21,7 +21,7 @@ from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
 from fakeface.system.errors import exit_on_user_error
 from fakeface.training.fit import write_history
 from fakeface.training.resume import open_training_state
-from fakeface.training.train_stage import train_stage
+from fakeface.training.train_and_calibrate import train_stage
 
 quiet_tensorflow()
 

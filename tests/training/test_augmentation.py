@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy import ndimage
 
-from fakeface.config.augmentation import OPERATIONS, check_steps
+from fakeface.config.augmentation_operations import OPERATIONS, check_steps
 from fakeface.models.device import quiet_tensorflow
 from fakeface.system.errors import UserError
 from fakeface.training.augmentation import numpy_ops
@@ -22,8 +22,8 @@ quiet_tensorflow()
 import tensorflow as tf  # noqa: E402
 
 from fakeface.training.augmentation import tensor_ops  # noqa: E402
+from fakeface.training.augmentation.build_augmentation import build_augmentation  # noqa: E402
 from fakeface.training.augmentation.geometry import center_transform  # noqa: E402
-from fakeface.training.augmentation.pipeline import build_augmentation  # noqa: E402
 from tests.support.augmentation_images import SIZE, Images, column, distance, photos, run_eagerly, run_in_tf_data  # noqa: E402
 
 # ------------------------------------------------------------------------------------------- what params.yaml may say
@@ -63,7 +63,9 @@ def test_a_wrong_step_is_named_with_what_would_be_right(steps: Any, words: list[
 
 
 def test_checking_steps_does_not_load_tensorflow() -> None:
-    code = "import sys, fakeface.config.augmentation; sys.exit('tensorflow' in sys.modules or 'cv2' in sys.modules)"
+    code = (
+        "import sys, fakeface.config.augmentation_operations; sys.exit(bool({'tensorflow', 'cv2'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -335,7 +337,7 @@ def test_a_process_with_an_unfinished_iterator_ends_and_addons_keeps_quiet() -> 
 from fakeface.models.device import quiet_tensorflow
 quiet_tensorflow()
 import numpy as np, tensorflow as tf
-from fakeface.training.augmentation.pipeline import build_augmentation  # noqa: E402
+from fakeface.training.augmentation.build_augmentation import build_augmentation  # noqa: E402
 from fakeface.data.image_pool import gather_pool
 from fakeface.data.input_pipeline import build_training_dataset
 from fakeface.data.image_store import Store

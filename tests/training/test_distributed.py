@@ -41,7 +41,7 @@ from fakeface.training.distributed.cluster import Cluster, read_cluster
 from fakeface.training.distributed.strategy import count_usable_gpus
 from fakeface.training.fit import write_history
 from fakeface.training.resume import TrainingState
-from fakeface.training.train_stage import train_stage
+from fakeface.training.train_and_calibrate import train_stage
 from tests.support.distributed_worker import small_features
 from tests.support.project import PROJECT
 
@@ -274,7 +274,7 @@ def test_a_port_that_another_program_has_is_named() -> None:
 
 
 def test_the_parts_of_a_batch_are_the_whole_batch(machine: Path) -> None:
-    from fakeface.training.augmentation.pipeline import build_augmentation
+    from fakeface.training.augmentation.build_augmentation import build_augmentation
 
     pool = gather_pool([open_store(machine / "datasets/split/stage1")], "train")
     steps: list[dict[str, Any]] = [

@@ -29,7 +29,7 @@ SEED_NAME = "FAKEFACE_KILL_SEED"  # in the environment: draws again the moments 
 
 quiet_tensorflow()
 PROCESSES = multiprocessing.get_context("forkserver")  # one process imports TensorFlow, others are forked from it
-PROCESSES.set_forkserver_preload(["fakeface.training.callbacks", "fakeface.training.augmentation.pipeline"])
+PROCESSES.set_forkserver_preload(["fakeface.training.callbacks", "fakeface.training.augmentation.build_augmentation"])
 
 
 class Moments:
@@ -96,7 +96,7 @@ def train(folder: Path, recipe: str, last_moment: int) -> None:
     prepare_tensorflow("cpu", "float32", params.seed, deterministic=True)
     from fakeface.models.checkpoints import save_checkpoint
     from fakeface.training.fit import write_history
-    from fakeface.training.train_stage import train_stage
+    from fakeface.training.train_and_calibrate import train_stage
 
     stores = {"stage1": noise(4, moments), "stage2": noise(5, moments)}
     with open_training_state(folder, "stage2") as saved:

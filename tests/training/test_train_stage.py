@@ -28,11 +28,12 @@ from fakeface.inference.scoring import score_pool
 from fakeface.metrics.calibration import Calibration, fit_calibration
 from fakeface.models.checkpoints import ModelCache, save_checkpoint
 from fakeface.models.device import prepare_tensorflow, quiet_tensorflow
-from fakeface.models.networks import build_network, with_flip_tta
+from fakeface.models.flip_tta import with_flip_tta
+from fakeface.models.networks import build_network
 from fakeface.system.errors import UserError
 from fakeface.training.fit import compile_for_training, fit_stage, write_history
 from fakeface.training.resume import open_training_state
-from fakeface.training.train_stage import TrainedStage, list_network_arguments, train_stage
+from fakeface.training.train_and_calibrate import TrainedStage, list_network_arguments, train_stage
 from tests.support.project import PROJECT
 
 quiet_tensorflow()

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from fakeface.config.augmentation import check_steps
+from fakeface.config.augmentation_operations import check_steps
 from fakeface.config.data_params import Data, Positive, Share, SourceName
 from fakeface.config.section import _Section
 from fakeface.constants import STAGES

@@ -9,8 +9,8 @@ from typing import Any
 from fakeface.config.params import Params
 from fakeface.constants import FINAL_STAGE, HELDOUT, STAGES
 from fakeface.data.image_store import open_store
+from fakeface.evaluation.compute_metrics import compute_evaluation_metrics
 from fakeface.evaluation.predictions import evaluate_checkpoints, evaluate_robustness
-from fakeface.evaluation.results import compute_evaluation_metrics
 from fakeface.evaluation.write_results import describe_run, write_results
 from fakeface.models.checkpoints import ModelCache, read_metadata
 from fakeface.models.device import prepare_tensorflow

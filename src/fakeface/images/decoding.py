@@ -1,6 +1,6 @@
 """Bytes of an image file in, a checked uint8 RGB array out. The only decoder of training, evaluation and prediction.
 
-Limits hold before any pixel is decoded (image_checks). Every function here may run in threads and in processes.
+Limits hold before any pixel is decoded (validation). Every function here may run in threads and in processes.
 """
 
 from __future__ import annotations

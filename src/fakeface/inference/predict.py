@@ -36,7 +36,7 @@ MOST_READERS = 4  # threads that decode; each may hold one picture in full size
 
 def choose_prediction(calibration: Calibration, score: float) -> str:
     """Return `fake`, `real`, or `unsure` inside the band that validation images gave."""
-    if bool(calibration.unsure([score])[0]):
+    if bool(calibration.is_abstained([score])[0]):
         return "unsure"
     return "fake" if score >= calibration.threshold else "real"
 

@@ -57,7 +57,7 @@ class Calibration:
         """Calibrated scores of a model's own scores, any shape, in [0, 1]; their order stays."""
         return sigmoid(self.slope * logit(scores) + self.bias)
 
-    def unsure(self, calibrated: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    def is_abstained(self, calibrated: npt.ArrayLike) -> npt.NDArray[np.bool_]:
         """True where a calibrated score (N,) lies in the unsure band."""
         return is_abstained(calibrated, self.abstention_low, self.abstention_high)
 
@@ -107,7 +107,7 @@ def fit_calibration(
     """Fit slope and bias, then the unsure band, to a model's own scores (N,) of validation rows.
 
     `parts` (N,) must all be "valid"; raises ValueError otherwise. Both classes weigh the same whatever their counts, so
-    a calibrated score is the probability of fake among as many real as fake faces; the threshold is EVEN_ODDS of it.
+    a calibrated score is the probability of fake among as many real as fake faces; the threshold is DEFAULT_THRESHOLD.
     With one class only nothing can be fitted: the scores stay as they are and no score is unsure.
     """
     labels, scores = validate_labels_and_scores(labels, scores)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 _ATTRIBUTE, _SUM = "fakeface", "fakeface_sha256"
+_VERSION = 2  # of what is stored: goes up with the fields of CheckpointMetadata and with the names of layers
 _NO_SUM = b"sha256 not yet taken".ljust(64, b".")  # as long as one in hexadecimal
 
 
@@ -50,7 +50,12 @@ def save_checkpoint(model: tf.keras.Model, facts: CheckpointMetadata, path: Path
     ensure_dir(path.parent)
     partial = path.with_name(f".{path.name}.partial.h5")
     reencoding = facts.reencoding and facts.reencoding._asdict()
-    fields = {**asdict(facts), "calibration": facts.calibration.to_json(), "reencoding": reencoding}
+    fields = {
+        "version": _VERSION,
+        **asdict(facts),
+        "calibration": facts.calibration.to_json(),
+        "reencoding": reencoding,
+    }
     with annotate_os_error(partial):
         model.save(partial, save_format="h5", include_optimizer=False)
         with h5py.File(partial, "r+") as file:
@@ -73,8 +78,14 @@ def read_metadata(path: Path) -> CheckpointMetadata:
         raise UserError(f"{path} is missing; `dvc repro` trains it, `dvc pull` fetches one trained elsewhere.")
     try:
         with h5py.File(path, "r") as file:
-            fields: Mapping[str, Any] = json.loads(file.attrs[_ATTRIBUTE])
+            fields: dict[str, Any] = json.loads(file.attrs[_ATTRIBUTE])
             stated = bytes(file.attrs[_SUM])
+        version = fields.pop("version", 1)
+        if version != _VERSION:
+            raise UserError(
+                f"{path} is a checkpoint of version {version}, and this fakeface reads version {_VERSION}; run "
+                "`dvc repro` again."
+            )
         calibration = Calibration.from_json(fields["calibration"])
         reencoding = Reencoding(**fields["reencoding"]) if fields.get("reencoding") else None
         rebuilt = {"channels": tuple(fields["channels"]), "calibration": calibration, "reencoding": reencoding}
@@ -115,7 +126,7 @@ class ModelCache:
         Raises:
             UserError: as load_checkpoint.
         """
-        from fakeface.models.networks import with_flip_tta
+        from fakeface.models.flip_tta import with_flip_tta
 
         facts = read_metadata(path)
         kind = (*_list_build_arguments(facts), facts.flip_tta)
@@ -131,7 +142,7 @@ def load_checkpoint(path: Path) -> tuple[tf.keras.Model, CheckpointMetadata]:
     """Rebuild the network in this machine's precision, whatever it was trained in, and load its weights.
 
     Raises:
-        UserError: as read_facts, and for weights that do not fit the network named.
+        UserError: as read_metadata, and for weights that do not fit the network named.
     """
     facts = read_metadata(path)
     model = _build_model(facts)

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     import tensorflow as tf
 
-_LOGITS = "logits"
+LOGITS = "logits"
 
 
 def build_network(name: str, channels: Sequence[int], image_size: int, batch_norm_momentum: float) -> tf.keras.Model:
@@ -28,26 +28,12 @@ def build_network(name: str, channels: Sequence[int], image_size: int, batch_nor
     tf.keras.backend.experimental.enable_tf_random_generator()
     tf.keras.backend.clear_session()  # equal layer names, so equal bytes of a checkpoint, however often it is called
     images = tf.keras.Input((image_size, image_size, 3), name="images", dtype="float32")
-    logits = layers.Dense(2, name=_LOGITS)(NETWORKS[name](images, channels, batch_norm_momentum))
-    return _with_softmax(images, logits, name)
+    logits = layers.Dense(2, name=LOGITS)(NETWORKS[name](images, channels, batch_norm_momentum))
+    return with_softmax(images, logits, name)
 
 
-def with_flip_tta(network: tf.keras.Model) -> tf.keras.Model:
-    """Return a network of the same weights that answers for an image and its mirror image together.
-
-    The mean of the two views' logits goes into the softmax; input and output are as in `build_network`.
-    """
-    import tensorflow as tf
-    from tensorflow.keras import layers
-
-    images = tf.keras.Input(network.input_shape[1:], name="images", dtype="float32")
-    to_logits = tf.keras.Model(network.input, network.get_layer(_LOGITS).output, name=f"{network.name}_logits")
-    views = [to_logits(images), to_logits(tf.reverse(images, axis=[2]))]
-    logits = layers.Average(name="mean_logits", dtype="float32")(views)
-    return _with_softmax(images, logits, f"{network.name}_both_views")
-
-
-def _with_softmax(images: Any, logits: Any, name: str) -> tf.keras.Model:
+def with_softmax(images: Any, logits: Any, name: str) -> tf.keras.Model:
+    """Return the network of these logits (B, 2) under a softmax in float32."""
     import tensorflow as tf
 
     # float32 whatever the precision policy: probabilities near 0 and 1 need it

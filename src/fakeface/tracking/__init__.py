@@ -3,10 +3,10 @@
 Rows live in sqlite in the repository's main folder, or where MLFLOW_TRACKING_URI points. Nothing else imports mlflow.
 """
 
+from fakeface.tracking.finish_run import record_experiment
 from fakeface.tracking.list_runs import list_runs
-from fakeface.tracking.payload import Detector, Result
 from fakeface.tracking.promotion import promote
-from fakeface.tracking.record import record_experiment
+from fakeface.tracking.result_files import Detector, Result
 from fakeface.tracking.run_context import (
     Run,
     count_pending_elsewhere,

@@ -36,7 +36,7 @@ class Detector(PythonModel):  # type: ignore[misc, unused-ignore]
             facts = json.loads(file.attrs["fakeface"])
         self.calibration = facts["calibration"]
         network = tf.keras.models.load_model(path, compile=False)
-        self.network = _with_mirrored_view(network) if facts.get("flip_tta") else network
+        self.network = _with_flip_tta(network) if facts.get("flip_tta") else network
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Images (N, size, size, 3) RGB in 0..255 → N rows: `score`, P(fake), and `decision`, fake, real or unsure."""
@@ -59,7 +59,7 @@ class Detector(PythonModel):  # type: ignore[misc, unused-ignore]
         return np.where((low < high) & (scores >= low) & (scores <= high), "unsure", answers)
 
 
-def _with_mirrored_view(network: Any) -> Any:
+def _with_flip_tta(network: Any) -> Any:
     """The softmax of the mean logits of an image and its mirror image."""
     import tensorflow as tf
 

@@ -18,8 +18,8 @@ from fakeface.system.signals import SILENT_SIGNALS, raise_on_termination
 from fakeface.tracking import dvc_session, liveness, outbox, system_metrics
 from fakeface.tracking.flatten import clean_name, flatten_parameters, format_numbers
 from fakeface.tracking.outbox import Event
-from fakeface.tracking.payload import Result, compute_digest, list_present
 from fakeface.tracking.recorder import Recorder, suppress_tracking_errors
+from fakeface.tracking.result_files import Result, compute_digest, list_present
 from fakeface.tracking.run_identity import RunIdentity, identify_run
 from fakeface.tracking.run_index import IndexedRun, RunIndex
 

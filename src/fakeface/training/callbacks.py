@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from fakeface.system.errors import UserError
 from fakeface.system.progress import show_progress
+from fakeface.training.learning_rate import Plateau
 from fakeface.training.resume import Progress, TrainingState
 
 # Called after each epoch with its number (from 1) and loss, accuracy, val_loss, val_accuracy, lr, images_per_second.
@@ -95,25 +96,6 @@ class MetricsRecorder(tf.keras.callbacks.Callback):  # type: ignore[misc]
         return float(tf.keras.backend.get_value(self.model.optimizer.learning_rate))
 
 
-class Plateau(tf.keras.callbacks.ReduceLROnPlateau):  # type: ignore[misc]
-    """Keras' ReduceLROnPlateau with its best value and its counters taken up from `counters`."""
-
-    NAMES = ("best", "wait", "cooldown_counter")
-
-    def __init__(self, counters: Mapping[str, float], **settings: Any) -> None:
-        super().__init__(mode="auto", verbose=0, **settings)
-        self._taken_up = counters
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        super().on_train_begin(logs)  # resets them
-        for name, value in self._taken_up.items():
-            setattr(self, name, value)
-
-    def counters(self) -> dict[str, float]:
-        """What `counters` of a later training is to be."""
-        return {name: float(getattr(self, name)) for name in self.NAMES}
-
-
 class ReseedDropout(tf.keras.callbacks.Callback):  # type: ignore[misc]
     """Has dropout and its like draw from a generator that depends on the seed, the epoch and the layer alone.
 
@@ -139,7 +121,7 @@ def reseed_dropout(model: tf.keras.Model, seed: int, epoch: int) -> None:
 
 
 class ReplicaSync(tf.keras.callbacks.Callback):  # type: ignore[misc]
-    """Calls a function after each epoch, which gathers what the replicas of a training have; comes before the Saver."""
+    """Gathers after each epoch what the replicas have; comes before StateCheckpoint."""
 
     def __init__(self, gather: Callable[[], None]) -> None:
         super().__init__()

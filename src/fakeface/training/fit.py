@@ -107,7 +107,7 @@ def _build_fit_inputs(
     distribution: Distribution | None,
 ) -> dict[str, Any]:
     """Return the arguments of `fit` that say where images come from."""
-    from fakeface.training.augmentation.pipeline import build_augmentation
+    from fakeface.training.augmentation.build_augmentation import build_augmentation
 
     recipe, settings, size = params.get_recipe(), params.get_stage_config(stage), params.validation_batch_size
     seed = derive_stage_seed(params.seed, stage)
@@ -152,7 +152,8 @@ def _build_callbacks(
     replicas: Replicas | None,
 ) -> list[Any]:
     """Return the callbacks in their order: the report has the rate that was used, the state the one that is next."""
-    from fakeface.training.callbacks import EpochLogger, Plateau, ReplicaSync, ReseedDropout, StateCheckpoint
+    from fakeface.training.callbacks import EpochLogger, ReplicaSync, ReseedDropout, StateCheckpoint
+    from fakeface.training.learning_rate import Plateau
 
     plateau = None
     if params.get_recipe().schedule == "plateau":
@@ -210,14 +211,16 @@ def _subsample_validation(pool: ImagePool, steps: int | None, batch_size: int) -
 def compile_for_training(
     model: tf.keras.Model, schedule: str, lr: float, total_steps: int, weight_decay: float = 0.0
 ) -> None:
-    """Give the model a fresh Adam, the loss and the accuracy; `cosine` falls from lr to lr / 100 over total_steps.
+    """Give the model a fresh Adam with the rate of `build_schedule`, the loss and the accuracy.
 
     Before each step every weight loses its product with the rate and `weight_decay` (Loshchilov and Hutter 2019,
     arXiv:1711.05101).
     """
     import tensorflow as tf
 
-    rate = tf.keras.optimizers.schedules.CosineDecay(lr, total_steps, alpha=0.01) if schedule == "cosine" else lr
+    from fakeface.training.learning_rate import build_schedule
+
+    rate = build_schedule(schedule, lr, total_steps)
     optimizer = tf.keras.optimizers.Adam(learning_rate=rate, weight_decay=weight_decay or None)
     model.compile(optimizer=optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     model.optimizer.build(model.trainable_variables)  # so that a saved training finds a place for Adam's moments

@@ -86,7 +86,7 @@ def run_worker(params: Params, stage: str) -> None:
     """
     _, distribution = _setup_runtime(params, stage, read_cluster(os.environ))
     assert distribution is not None
-    from fakeface.training.train_stage import train_as_worker
+    from fakeface.training.train_and_calibrate import train_as_worker
 
     with distribution.report_lost_workers(lambda: "the chief has kept what was done"):
         train_as_worker(params, stage, _open_stores(stage), distribution)
@@ -131,7 +131,7 @@ def _train_and_write(
     distribution: Distribution | None = None,
 ) -> None:
     from fakeface.training.fit import write_history
-    from fakeface.training.train_stage import train_stage
+    from fakeface.training.train_and_calibrate import train_stage
 
     previous, stores = _find_checkpoint_before(stage), _open_stores(stage)
     epochs, done = params.get_stage_config(stage).epochs, state.progress

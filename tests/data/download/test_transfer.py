@@ -17,7 +17,8 @@ import pytest
 
 import fakeface
 from fakeface.data.download.hosts import download_from_drive
-from fakeface.data.download.transfer import DownloadError, Expected, RetryPolicy, download
+from fakeface.data.download.transfer import RetryPolicy, download
+from fakeface.data.download.verify_download import DownloadError, Expected
 from fakeface.system.errors import UserError
 from tests.support.faulty_http_server import FaultyServer, serving
 

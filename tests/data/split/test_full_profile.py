@@ -14,7 +14,7 @@ from fakeface.config.params import load_params
 from fakeface.data.download.identity import choose_identity_reader
 from fakeface.data.raw_dataset import RawFile
 from fakeface.data.split.group_split import Split, split_images
-from fakeface.data.split.leaks import SplitItem
+from fakeface.data.split.leak_check import SplitItem
 from tests.support.project import PROJECT
 
 DATA = load_params(PROJECT / "params.yaml").data

@@ -10,7 +10,7 @@ import pytest
 from fakeface.config.data_params import PartCounts, PartShares, Source
 from fakeface.data.raw_dataset import RawFile
 from fakeface.data.split.group_split import Split, split_images
-from fakeface.data.split.leaks import Assignment, SplitItem, assert_no_leak, find_leaks, require_every_part
+from fakeface.data.split.leak_check import Assignment, SplitItem, assert_no_leak, find_leaks, require_every_part
 from fakeface.system.errors import UserError
 
 SHARES = PartShares(train=0.7, valid=0.2, test=0.1)

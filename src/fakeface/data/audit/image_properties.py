@@ -83,7 +83,7 @@ class PixelProperties(NamedTuple):
 
 
 def measure_file(content: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS) -> FileProperties:
-    """Measure an image file; raise image_checks.RejectedImage for one that is no whole image within the limits."""
+    """Measure an image file; raise validation.RejectedImage for one that is no whole image within the limits."""
     header = inspect_image(content, max_bytes=max_bytes, max_pixels=max_pixels)
     pixels = decode_full_size(content, max_bytes=max_bytes, max_pixels=max_pixels)
     side = min(TILE, *pixels.shape[:2])

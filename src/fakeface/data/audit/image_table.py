@@ -16,7 +16,7 @@ from fakeface.data.audit.image_properties import FORMATS, FileProperties, PixelP
 from fakeface.data.audit.property_cache import Facts, measure_files, measure_stored_pixels
 from fakeface.data.image_store import IMAGES, MANIFEST, StoredImage, open_store
 from fakeface.data.raw_dataset import Collection
-from fakeface.data.split.leaks import ROLES, Assignment
+from fakeface.data.split.leak_check import ROLES, Assignment
 from fakeface.data.split.near_duplicates import compute_perceptual_hash, group_near_duplicates
 from fakeface.images.jpeg_metadata import SUBSAMPLINGS
 from fakeface.images.preprocessing import Reencoding

@@ -43,7 +43,7 @@ _Known: TypeAlias = dict[str, NDArray[np.float64]]  # sha256: facts
 def measure_files(
     files: Sequence[RawFile], raw: Path, cache: Path, limits: Limits, workers: int | None = None
 ) -> Facts:
-    """Return the image_properties.FileFacts of each file, (N, 23).
+    """Return the image_properties.FileProperties of each file, (N, 23).
 
     Args:
         files: usable ones, as datasets/raw/manifest.csv lists them.
@@ -78,7 +78,7 @@ def measure_files(
 def measure_stored_pixels(
     stores: Sequence[tuple[Path, Sequence[str]]], cache: Path, workers: int | None = None
 ) -> Facts:
-    """Return the image_properties.PictureFacts of each image of some stores, (N, 19), one store behind the other.
+    """Return the image_properties.PixelProperties of each image of some stores, (N, 19), one store behind the other.
 
     Args:
         stores: of each the .npy file, uint8 (N, size, size, 3), which the workers open, and the sha256 of each image.

@@ -19,7 +19,7 @@ from fakeface.data.audit.image_table import IDENTITY, ImageTable, build_image_ta
 from fakeface.data.audit.page import render_audit_page
 from fakeface.data.audit.shortcut_probe import KINDS, Score, probe_shortcut, probe_single_property
 from fakeface.data.raw_dataset import Rejected, read_collection
-from fakeface.data.split.leaks import ROLES, find_leaks
+from fakeface.data.split.leak_check import ROLES, find_leaks
 from fakeface.images.jpeg_metadata import SUBSAMPLINGS
 from fakeface.images.validation import Limits
 from fakeface.system.filesystem import atomic_write
@@ -35,7 +35,7 @@ def audit_dataset(raw: Path, split: Path, cache: Path, reports: Path, data: Data
     """Write audit.json, image_facts.csv and audit.html to `reports`; return the content of the first.
 
     Args:
-        raw: datasets/raw as `collect.collect_sources` left it.
+        raw: datasets/raw as `ingest.collect_sources` left it.
         split: datasets/split as `datasets.split_dataset` left it.
         cache: folder for what was measured, which later runs go on with; may be deleted between runs.
         reports: reports/data with the split's split.json and rejected.csv.

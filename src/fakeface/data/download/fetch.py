@@ -21,14 +21,8 @@ from typing import Any, Final
 from fakeface.config.catalog import get_source
 from fakeface.config.collection import Archive, Collection
 from fakeface.data.download.hosts import download_from_drive, download_from_kaggle
-from fakeface.data.download.transfer import (
-    DownloadError,
-    Expected,
-    RetryPolicy,
-    check_whole,
-    download,
-    explain_full_disk,
-)
+from fakeface.data.download.transfer import RetryPolicy, download, explain_full_disk
+from fakeface.data.download.verify_download import DownloadError, Expected, check_downloaded_file
 from fakeface.images.discovery import list_images
 from fakeface.system.archive_members import ExtractionLimits, Progress
 from fakeface.system.archives import is_unpacked_whole, read_record, unpack
@@ -183,7 +177,7 @@ def _obtain(job: _Job, archive: Archive, target: Path) -> str:
         _download_from_any(job, archive, target, expected)
         return "downloaded"
     try:
-        check_whole(target, expected, archive.file)
+        check_downloaded_file(target, expected, archive.file)
     except DownloadError as error:
         raise UserError(f"{target} is not the right file ({error}); delete it and run the same command.") from error
     return "found"

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from fakeface.data.download.transfer import (
     TIMEOUT,
-    DownloadError,
-    Expected,
     PartialFile,
     RetryPolicy,
     accept_part,
     describe_error,
     explain_full_disk,
 )
+from fakeface.data.download.verify_download import DownloadError, Expected
 from fakeface.system.archive_members import Progress
 from fakeface.system.errors import UserError
 

@@ -7,14 +7,13 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fakeface.system.archive_members import NO_SPACE, Progress, detect_archive_kind
-from fakeface.system.archives import check_readable
-from fakeface.system.checksums import hash_file_with
+from fakeface.data.download.verify_download import _IS_WEB_PAGE, DownloadError, Expected, check_downloaded_file
+from fakeface.system.archive_members import NO_SPACE, Progress
 from fakeface.system.errors import UserError
 
 if TYPE_CHECKING:
@@ -24,16 +23,6 @@ _NETWORK_BLOCK: Final = 1 << 16  # a connection that breaks costs the block that
 TIMEOUT: Final = (10.0, 60.0)  # seconds to connect, seconds between two bytes
 _LONGEST_WAIT: Final = 60.0  # seconds
 _OK, _PARTIAL, _RANGE_NOT_SATISFIABLE, _TOO_MANY, _SERVER_ERROR = 200, 206, 416, 429, 500
-_WEB_PAGE: Final = re.compile(rb"\s*(<!doctype\s+html|<html|<head)", re.IGNORECASE)
-_IS_WEB_PAGE: Final = "it is a web page, perhaps a login, instead of the file"
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What is known of a file beforehand: its size in bytes, and by algorithm its digest and who states it."""
-
-    bytes: int | None = None
-    digests: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -42,10 +31,6 @@ class RetryPolicy:
 
     retries: int = 5
     backoff: float = 1.0
-
-
-class DownloadError(Exception):
-    """This address does not give the right file; another one, or a person, may. The text is the end of a sentence."""
 
 
 class _RetryableError(Exception):
@@ -88,34 +73,6 @@ def download(
                 wait = max(patience.backoff * 2 ** (failures - 1), getattr(error, "wait", 0.0))
                 time.sleep(min(wait, _LONGEST_WAIT))
     accept_part(part, expected)
-
-
-def check_whole(path: Path, expected: Expected, name: str) -> None:
-    """Raise DownloadError unless size and digests fit and, where no digest is known, an archive reads to its end."""
-    with path.open("rb") as file:
-        head = file.read(512)
-    if not head:
-        raise DownloadError("it is empty")
-    if _WEB_PAGE.match(head):
-        raise DownloadError(_IS_WEB_PAGE)
-    size = path.stat().st_size
-    if expected.bytes is not None and size != expected.bytes:
-        raise DownloadError(f"it has {size:,} bytes where {expected.bytes:,} are expected")
-    for algorithm, digest in hash_file_with(path, expected.digests).items():
-        stated, stated_by = expected.digests[algorithm]
-        if digest != stated.lower():
-            raise DownloadError(f"its {algorithm} is {digest} where {stated_by} states {stated}")
-    if not expected.digests and re.search(r"\.(zip|tgz|tar|tar\.\w+)$", name):
-        _check_archive(path)
-
-
-def _check_archive(path: Path) -> None:
-    if detect_archive_kind(path) is None:
-        raise DownloadError("it is not an archive")
-    try:
-        check_readable(path)
-    except UserError as error:
-        raise DownloadError(str(error).partition(";")[0].replace(f"{path} ", "it ")) from error
 
 
 @contextlib.contextmanager
@@ -252,7 +209,7 @@ def _check_free_space(folder: Path, count: int) -> None:
 def accept_part(part: PartialFile, expected: Expected) -> None:
     """Check what came and give it its name."""
     try:
-        check_whole(part.path, expected, part.target.name)
+        check_downloaded_file(part.path, expected, part.target.name)
     except DownloadError:
         part.drop()  # nothing to go on from
         raise

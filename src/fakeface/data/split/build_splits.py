@@ -14,7 +14,7 @@ from fakeface.data.image_store import StoredImage, write_store
 from fakeface.data.raw_dataset import Collection, Rejected, read_collection
 from fakeface.data.split.decode_cache import DecodedImages, decode_files
 from fakeface.data.split.group_split import Split, split_images
-from fakeface.data.split.leaks import ROLES, Assignment, SplitItem, assert_no_leak, find_leaks, require_every_part
+from fakeface.data.split.leak_check import ROLES, Assignment, SplitItem, assert_no_leak, find_leaks, require_every_part
 from fakeface.data.split.near_duplicates import group_near_duplicates
 from fakeface.images.preprocessing import Reencoding
 from fakeface.images.validation import Limits
@@ -27,7 +27,7 @@ def split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data,
     """Write a store for each role, `reports`/rejected.csv and `reports`/split.json; return the content of the latter.
 
     Args:
-        raw: datasets/raw as `collect.collect_sources` left it.
+        raw: datasets/raw as `ingest.collect_sources` left it.
         cache: folder for decoded images, which later runs go on with; may be deleted between runs.
         into: datasets/split.
         reports: reports/data.

@@ -23,7 +23,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from fakeface.config.data_params import PartCounts, PartShares, Source
 from fakeface.constants import HELDOUT, PARTS, STAGES
 from fakeface.data.raw_dataset import Rejected
-from fakeface.data.split.leaks import ROLES, SAME_PERSON, Assignment, SplitItem, _list_ties
+from fakeface.data.split.leak_check import ROLES, SAME_PERSON, Assignment, SplitItem, list_ties
 
 _Wish: TypeAlias = Mapping[str, float]  # role to share, each above 0
 _Bucket: TypeAlias = tuple[str, str]  # source, role
@@ -100,7 +100,7 @@ def group_items(candidates: Sequence[SplitItem]) -> list[list[SplitItem]]:
     tied = DisjointSet(range(len(candidates)))
     first: dict[Hashable, int] = {}
     for number, candidate in enumerate(candidates):
-        for tie in _list_ties(candidate.file, candidate.lookalike):
+        for tie in list_ties(candidate.file, candidate.lookalike):
             tied.merge(number, first.setdefault(tie, number))
     groups: dict[int, list[SplitItem]] = defaultdict(list)
     for number, candidate in enumerate(candidates):
@@ -278,7 +278,7 @@ def _filter_group(
     placed = list(zip(members, roles, strict=True))
     staying = [(member, role) for member, role in placed if role is not None]
     if len(staying) < len(placed):
-        ties = Counter(tie for member in members for tie in _list_ties(member.file, member.lookalike))
+        ties = Counter(tie for member in members for tie in list_ties(member.file, member.lookalike))
         person = any(kind == SAME_PERSON and count > 1 for (kind, _), count in ties.items())
         what = "near-duplicate or same person as" if person else "near-duplicate of"
         stages = [role for member, role in staying if member.file.label == "fake"]

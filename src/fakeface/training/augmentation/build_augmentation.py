@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 import tensorflow as tf
 
-from fakeface.config.augmentation import check_steps
+from fakeface.config.augmentation_operations import check_steps
 from fakeface.system.interpreter_shutdown import CALLS
 from fakeface.training.augmentation import numpy_ops, tensor_ops
 from fakeface.training.augmentation.draws import (
@@ -139,9 +139,17 @@ def _plan(steps: Sequence[Mapping[str, Any]]) -> list[Step]:
 
 
 def _make_plain(step: Mapping[str, Any]) -> Step:
-    """Make a step of the NumPy operation of its name, which gets a number from low to high, or from its one range."""
-    ends = (step["low"], step["high"]) if "low" in step else next((v for v in step.values() if type(v) is tuple), None)
-    draw = make_uniform_draw(*ends) if ends else draw_nothing
+    """Make a step of the NumPy operation of its name, which gets a number from low to high, or from its one range.
+
+    Raises:
+        NotImplementedError: it takes other arguments, which a maker of its own has to draw.
+    """
+    values = {name: value for name, value in step.items() if name not in ("op", "probability")}
+    if set(values) == {"low", "high"}:
+        values = {"range": (values["low"], values["high"])}
+    if len(values) > 1 or not all(isinstance(value, tuple) for value in values.values()):
+        raise NotImplementedError(f"{step['op']} needs a maker in _MAKERS, because it takes {', '.join(values)}")
+    draw = make_uniform_draw(*values.popitem()[1]) if values else draw_nothing
     return Step(draw, getattr(numpy_ops, step["op"]), probability=step["probability"])
 
 

@@ -28,7 +28,8 @@ class Assignment(NamedTuple):
     group: str
 
 
-def _list_ties(file: RawFile, lookalike: int) -> Iterator[tuple[str, Hashable]]:
+def list_ties(file: RawFile, lookalike: int) -> Iterator[tuple[str, Hashable]]:
+    """Give what ties an image to others: two with an equal tie belong together."""
     yield "same bytes", file.sha256
     yield "same looks", lookalike
     if file.near_duplicate_group:
@@ -44,7 +45,7 @@ def find_leaks(placed: Iterable[Assignment]) -> list[str]:
     for image in placed:
         # No tie crosses from part to part, nor, among fakes, from stage to stage
         sides = (image.part, image.role) if image.file.label == "fake" else (image.part,)
-        for tie in _list_ties(image.file, image.lookalike):
+        for tie in list_ties(image.file, image.lookalike):
             for line, side in enumerate(sides):
                 there, other = first.setdefault((line, tie), (side, image))
                 if there != side:

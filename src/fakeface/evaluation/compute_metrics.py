@@ -1,4 +1,4 @@
-"""Scores of every checkpoint on every set → reports/: metrics as JSON, rows and curves as CSV, pictures."""
+"""What metrics.json holds: each stage in and out of its domain, each source, and each pair."""
 
 from __future__ import annotations
 

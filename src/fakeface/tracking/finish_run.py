@@ -12,7 +12,7 @@ from fakeface.constants import HELDOUT, STAGES
 from fakeface.system.project import read_yaml
 from fakeface.tracking import dvc_lock
 from fakeface.tracking.model_requirements import read_pinned_requirements
-from fakeface.tracking.payload import Detector, Result, compute_digest
+from fakeface.tracking.result_files import Detector, Result, compute_digest
 from fakeface.tracking.run_context import result_run
 from fakeface.tracking.run_index import find_known_run
 

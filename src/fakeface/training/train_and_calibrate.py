@@ -57,7 +57,8 @@ def train_stage(
         UserError: a bad checkpoint, a loss that is no longer a number, or another machine is gone.
     """
     from fakeface.models.checkpoints import load_checkpoint
-    from fakeface.models.networks import build_network, with_flip_tta
+    from fakeface.models.flip_tta import with_flip_tta
+    from fakeface.models.networks import build_network
 
     recipe = params.get_recipe()
     seen = _select_stores(params, stage, stores)
