@@ -343,7 +343,7 @@ from fakeface.data.input_pipeline import build_training_dataset
 from fakeface.data.image_store import Store
 names = np.full(64, "train")
 pool = gather_pool([Store(np.zeros((64, 64, 64, 3), np.uint8), np.zeros(64, np.uint8), names, names, names)], "train")
-build_augmentation([{"op": "gaussian_filter2d"}], 1)(pool.take(np.arange(64)), [0, 0])
+build_augmentation([{"op": "gaussian_filter2d"}], 1)(pool.gather(np.arange(64)), [0, 0])
 augment = build_augmentation([{"op": "jpeg_compression"}], 1)
 batches = iter(build_training_dataset(pool, augment, 64, 10**4, range(10**4), "none", seed=1).prefetch(20))
 next(batches)

@@ -120,7 +120,7 @@ def test_balance_gives_each_class_half_and_each_source_its_share() -> None:
 def test_a_pool_takes_images_from_the_store_they_are_in() -> None:
     first, second = faces(16, 0), faces(16, 1)
     pool = gather_pool([first, second], "valid")
-    taken = pool.take(np.array([5, 0]))
+    taken = pool.gather(np.array([5, 0]))
     np.testing.assert_array_equal(taken[0], second.images[second.select("valid")[1]])
     np.testing.assert_array_equal(taken[1], first.images[first.select("valid")[0]])
     assert pool.paths()[5] == second.paths[second.select("valid")[1]]
@@ -157,7 +157,7 @@ def test_no_two_stages_draw_alike(stores: dict[str, Store]) -> None:
 def test_scoring_keeps_order_and_pixels() -> None:
     pool = gather_pool([faces(40, 3)], "test")
     images = np.concatenate([images for images, _ in build_scoring_dataset(pool, 3)])
-    np.testing.assert_array_equal(images, pool.take(np.arange(len(pool))))
+    np.testing.assert_array_equal(images, pool.gather(np.arange(len(pool))))
 
 
 def test_tf_datas_tuner_is_off_in_both_datasets() -> None:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from fakeface.data.image_store import Store
-
-if TYPE_CHECKING:
-    pass
-
 
 Indices = npt.NDArray[np.int64]
 
@@ -39,13 +34,13 @@ class ImagePool:
         pairs = zip(self.store_of, self.index_of, strict=True)
         return [str(self.stores[store].paths[index]) for store, index in pairs]
 
-    def where(self, chosen: npt.NDArray[np.bool_]) -> ImagePool:
+    def subset(self, chosen: npt.NDArray[np.bool_]) -> ImagePool:
         """Return the pool of the images where `chosen` (N,) is true."""
         return ImagePool(
             self.stores, self.store_of[chosen], self.index_of[chosen], self.labels[chosen], self.sources[chosen]
         )
 
-    def take(self, positions: Indices) -> npt.NDArray[np.uint8]:
+    def gather(self, positions: Indices) -> npt.NDArray[np.uint8]:
         """Return images (len(positions), size, size, 3) uint8 in the order of `positions`."""
         size = self.stores[0].images.shape[1]
         batch = np.empty((len(positions), size, size, 3), np.uint8)

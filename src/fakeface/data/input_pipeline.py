@@ -170,7 +170,7 @@ def _make_read_op(
     def read(number: Any) -> tuple[Any, Any]:
         with CALLS:
             positions = positions_of(int(number))
-            return pool.take(positions), pool.labels[positions]
+            return pool.gather(positions), pool.labels[positions]
 
     def operation(number: Any) -> tuple[Any, Any]:
         images, labels = tf.numpy_function(read, [number], (tf.uint8, tf.uint8), stateful=False)

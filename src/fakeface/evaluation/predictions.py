@@ -102,7 +102,7 @@ def _select_heldout(store: Store, names: Sequence[str] | None) -> ImagePool:
         if name not in present:
             known = ", ".join(present)
             raise UserError(f"params.yaml: evaluate.sources names '{name}', no held-out source; there are {known}.")
-    return pool.where(np.isin(pool.sources, names))
+    return pool.subset(np.isin(pool.sources, names))
 
 
 def evaluate_robustness(
@@ -138,5 +138,5 @@ def evaluate_robustness(
 
         sets = pairs_or_all(names, labels, pairs)
         return list_robustness_cells(
-            score, pool.take(drawn), labels, sets, facts.calibration.threshold, seed=seed, batch_size=batch_size
+            score, pool.gather(drawn), labels, sets, facts.calibration.threshold, seed=seed, batch_size=batch_size
         )

@@ -205,7 +205,7 @@ def _subsample_validation(pool: ImagePool, steps: int | None, batch_size: int) -
     count = len(pool) if steps is None else min(len(pool), steps * batch_size)
     chosen = np.zeros(len(pool), bool)
     chosen[np.linspace(0, len(pool) - 1, count).round().astype(int)] = True
-    return pool.where(chosen)
+    return pool.subset(chosen)
 
 
 def compile_for_training(
