@@ -31,7 +31,7 @@ def main() -> None:
     print(
         f"profile {name}{note}: {len(collection.files):,} images of {len(profile.sources)} sources in datasets/raw; "
         f"{len(collection.rejected):,} set aside, {collection.ignored:,} other files passed over",
-        *collection.told(),
+        *collection.list_remarks(),
         sep="\n",
     )
 

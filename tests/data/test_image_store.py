@@ -17,8 +17,7 @@ from fakeface.data.image_store import StoredImage, open_store, write_store
 from fakeface.data.raw_dataset import RawFile, Rejected
 from fakeface.data.split.decode_cache import DecodedImages, decode_files
 from fakeface.images.decoding import decode_image
-from fakeface.images.preprocessing import Crop, Reencoding
-from fakeface.images.validation import Limits
+from fakeface.images.preprocessing import Crop, Limits, Reencoding
 from fakeface.system.errors import UserError
 from tests.support.image_folders import picture_bytes
 from tests.support.project import PROJECT

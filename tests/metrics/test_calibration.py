@@ -98,7 +98,7 @@ def test_threshold_is_not_fooled_by_a_large_class() -> None:
     assert 0.42 < sigmoid(line_of(fitted(labels, scores))) < 0.58
 
 
-def test_unsure_band_reaches_the_target_and_no_further() -> None:
+def test_abstention_band_reaches_the_target_and_no_further() -> None:
     labels, scores = drawn_rows(4000, slope=1.0, bias=0.0)
     low, high = fit_abstention_band(labels, scores, 0.5, 0.95)
     assert low < 0.5 < high
@@ -110,14 +110,14 @@ def test_unsure_band_reaches_the_target_and_no_further() -> None:
     assert 0.2 < reached["coverage"] < narrower["coverage"]
 
 
-def test_unsure_band_of_a_perfect_and_of_a_hopeless_model() -> None:
+def test_abstention_band_of_a_perfect_and_of_a_hopeless_model() -> None:
     assert fit_abstention_band([0, 1], [0.2, 0.8], 0.5) == (0.5, 0.5)
     assert fit_abstention_band([0, 1], [0.8, 0.2], 0.5) == (0.0, 1.0)
     assert Calibration(abstention_low=0.0, abstention_high=1.0).is_abstained([0.0, 0.5, 1.0]).all()
     assert not Calibration().is_abstained([0.0, 0.5, 1.0]).any()
 
 
-def test_unsure_band_is_by_hand_the_wrong_answers_nearest_to_the_threshold() -> None:
+def test_abstention_band_is_by_hand_the_wrong_answers_nearest_to_the_threshold() -> None:
     labels, scores = [0, 0, 0, 1, 1, 1], [0.05, 0.2, 0.6, 0.45, 0.8, 0.95]
     low, high = fit_abstention_band(labels, scores, 0.5, 1.0)
     edge = float(sigmoid((logit(0.6) + logit(0.8)) / 2))

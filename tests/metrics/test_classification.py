@@ -243,7 +243,7 @@ def test_report_is_json_with_every_promised_key() -> None:
     assert report == report_evaluation(list(sources), labels, scores, 0.45, seed=1)
 
 
-def test_coverage_reports_what_an_unsure_band_leaves() -> None:
+def test_coverage_reports_what_an_abstention_band_leaves() -> None:
     row = compute_coverage([0, 0, 1, 1, 1], [0.1, 0.45, 0.55, 0.9, 0.2], 0.5, 0.4, 0.6)
     assert row["coverage"] == pytest.approx(3 / 5)
     assert row["accuracy"] == pytest.approx(2 / 3)

@@ -214,7 +214,7 @@ def test_every_part_of_the_page_is_there(made: Made) -> None:
         "After each stage",
         "Training curves",
         "Catching fakes without accusing real faces",
-        "Calibration, and the unsure band",
+        "Calibration, and the abstention band",
         "Robustness",
         "The hardest mistakes",
         "What was run",

@@ -31,7 +31,7 @@ To send experiments there, in the terminal that runs them:
   export MLFLOW_TRACKING_PASSWORD="$(cat {password})"
 Object store for `dvc push` and `dvc pull` (docs/tracking-server.md): {store}, bucket {remote}
   keys      in {keys}
-Rows, files and logs lie in {folder}. Ctrl-C ends the server; the same command starts it again with all it has.
+Runs, artifacts and logs are in {folder}. Ctrl-C ends the server; the same command starts it again with all it has.
 """
 
 

@@ -17,7 +17,7 @@ from pydantic import (
 from fakeface.config.catalog import get_source
 from fakeface.config.section import _Section
 from fakeface.constants import HELDOUT
-from fakeface.images.preprocessing import Crop, Reencoding
+from fakeface.images.preprocessing import Crop, Limits, Reencoding
 from fakeface.system.errors import UserError
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -169,6 +169,10 @@ class Data(_Section):
         if self.profile != "auto" and self.profile not in self.profiles:
             raise ValueError(f"profile is '{self.profile}'; known are auto, {', '.join(self.profiles)}")
         return self
+
+    def get_limits(self) -> Limits:
+        """Return what is set aside undecoded."""
+        return Limits(int(self.max_megabytes * 1e6), int(self.max_megapixels * 1e6))
 
     def get_reencoding(self) -> Reencoding | None:
         """Return `reencode` as the decoder takes it."""

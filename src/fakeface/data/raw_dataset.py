@@ -60,7 +60,7 @@ class Collection:
     unnamed: list[str]
     not_taken: dict[str, int]
 
-    def told(self) -> list[str]:
+    def list_remarks(self) -> list[str]:
         """Return a line for each kind of file that was left where it is."""
         beyond = [f"{count:,} of {source}" for source, count in self.not_taken.items()]
         return [

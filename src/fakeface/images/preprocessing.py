@@ -59,3 +59,10 @@ class Reencoding(NamedTuple):
 
     quality: int
     size: int
+
+
+class Limits(NamedTuple):
+    """What is set aside undecoded."""
+
+    max_bytes: int
+    max_pixels: int

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
 
 from PIL import (
     AvifImagePlugin,
@@ -228,10 +227,3 @@ def _gif_is_whole(content: bytes) -> bool:
     except IndexError:
         return False
     return True
-
-
-class Limits(NamedTuple):
-    """What is set aside undecoded."""
-
-    max_bytes: int
-    max_pixels: int

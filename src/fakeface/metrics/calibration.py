@@ -1,4 +1,4 @@
-"""The calibration and the unsure band of a model, fitted on validation rows alone; a face is fake from even odds on.
+"""The calibration and abstention band of a model, fitted on validation rows alone; a face is fake from even odds on.
 
 `fit_calibration` is the only door: it wants to know the part of every row and refuses any but "valid", so that no
 held-out or test label can move what a later user relies on. The result travels inside the checkpoint.
@@ -26,14 +26,14 @@ SLOPE_BOUNDS = (0.05, 20.0)  # temperature 20 to 0.05; never negative, so the or
 BIAS_BOUNDS = (-20.0, 20.0)  # a logit of 16 is as far as a clipped score reaches
 TARGET_ACCURACY = 0.95
 # The calibrated score from which on a face is fake. All validation rows have a say in where that lies; the score of the
-# highest balanced accuracy on them hangs on a few and moves twice as far (docs/generalization.md, tenth series).
+# highest balanced accuracy on them hangs on a few and moves twice as far (docs/generalization.md).
 DEFAULT_THRESHOLD = 0.5
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """calibrated score = sigmoid(slope · logit(score) + bias); threshold and unsure band are on that scale, [0, 1].
+    """calibrated score = sigmoid(slope · logit(score) + bias); threshold and abstention band are on that scale, [0, 1].
 
     Fitted on n_real + n_fake validation rows of `sources`, and not at all (slope 1, bias 0) where one count is 0.
     """
@@ -58,7 +58,7 @@ class Calibration:
         return sigmoid(self.slope * logit(scores) + self.bias)
 
     def is_abstained(self, calibrated: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-        """True where a calibrated score (N,) lies in the unsure band."""
+        """True where a calibrated score (N,) lies in the abstention band."""
         return is_abstained(calibrated, self.abstention_low, self.abstention_high)
 
     def to_json(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def fit_calibration(
     scores: npt.ArrayLike,
     target_accuracy: float = TARGET_ACCURACY,
 ) -> Calibration:
-    """Fit slope and bias, then the unsure band, to a model's own scores (N,) of validation rows.
+    """Fit slope and bias, then the abstention band, to a model's own scores (N,) of validation rows.
 
     `parts` (N,) must all be "valid"; raises ValueError otherwise. Both classes weigh the same whatever their counts, so
     a calibrated score is the probability of fake among as many real as fake faces; the threshold is DEFAULT_THRESHOLD.

@@ -146,7 +146,7 @@ def list_reliability_bins(labels: npt.ArrayLike, scores: npt.ArrayLike) -> list[
 
 
 def is_abstained(scores: npt.ArrayLike, low: float, high: float) -> npt.NDArray[np.bool_]:
-    """True (N,) where a score lies in the unsure band [low, high]; a band of no width holds no score."""
+    """True (N,) where a score lies in the abstention band [low, high]; a band of no width holds no score."""
     scores = np.asarray(scores, np.float64)
     return (scores >= low) & (scores <= high) & (low < high)
 
@@ -154,7 +154,7 @@ def is_abstained(scores: npt.ArrayLike, low: float, high: float) -> npt.NDArray[
 def compute_coverage(
     labels: npt.ArrayLike, scores: npt.ArrayLike, threshold: float, low: float, high: float
 ) -> dict[str, float]:
-    """What an unsure band [low, high], chosen elsewhere (`calibration.fit_abstention_band`), does to these rows.
+    """What an abstention band [low, high], chosen elsewhere (`calibration.fit_abstention_band`), does to these rows.
 
     The coverage is the share of rows that get an answer, in [0, 1]; accuracy and balanced_accuracy, where defined, are
     those of the answers; real_coverage and fake_coverage are each class's own share.

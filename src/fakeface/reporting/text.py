@@ -124,16 +124,16 @@ def describe_calibration(metrics: Mapping[str, Any]) -> str:
 
 
 def describe_abstention(metrics: Mapping[str, Any]) -> list[str]:
-    """Say what the unsure band is and does."""
+    """Say what the abstention band is and does."""
     band = metrics["coverage"]
     low, high = band.get("abstention_low"), band.get("abstention_high")
     if low is None or high is None:
-        return [f"{UNDEFINED}: the unsure band is not in metrics.json, which an older version wrote."]
+        return [f"{UNDEFINED}: the abstention band is not in metrics.json, which an older version wrote."]
     target = format_percent(band["target_accuracy"])
     if high <= low:
         return [
-            f"The unsure band is empty: on validation images {target} or more of all answers were right without one "
-            "(or there was one class only), so every face is answered."
+            f"The abstention band is empty: on validation images {target} or more of all answers were right "
+            "without one (or there was one class only), so every face is answered."
         ]
     said = [
         f"A score from {low:.3f} to {high:.3f} is answered with “unsure”. The band was fitted on validation images, so "

@@ -26,7 +26,7 @@ from fakeface.data.download.ingest import collect_sources
 from fakeface.data.raw_dataset import read_collection
 from fakeface.data.split.build_splits import split_dataset
 from fakeface.data.split.leak_check import find_leaks
-from fakeface.images.validation import Limits
+from fakeface.images.preprocessing import Limits
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import read_json_with_checksum, write_json_with_checksum, write_rows
 from fakeface.visualization.style import FAKE_COLOUR, REAL_COLOUR

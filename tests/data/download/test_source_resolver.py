@@ -200,13 +200,13 @@ class TestWhatIsLeft:
         collection = collect(root, tmp_path, own(hard=hard))
         assert collection.unnamed == ["hard/other/", "old/", "people.zip"]
         assert read_collection(tmp_path / "raw") == collection
-        assert collection.told() == ["named by no source of the profile: hard/other/, old/, people.zip"]
+        assert collection.list_remarks() == ["named by no source of the profile: hard/other/, old/, people.zip"]
 
     def test_names_that_no_line_can_hold_are_told_in_letters_that_can(self, root: Path, tmp_path: Path) -> None:
         fill_folder(Path(os.fsdecode(os.fsencode(root) + b"/caf\xe9")), [50])
         fill_folder(root / "two\nlines", [51])
         collection = collect(root, tmp_path)
-        assert collection.told() == [r"named by no source of the profile: caf\xe9/, two\nlines/"]
+        assert collection.list_remarks() == [r"named by no source of the profile: caf\xe9/, two\nlines/"]
         assert read_collection(tmp_path / "raw") == collection
         absent = data_of(root, {"absent": profile_of(nobody=("real", {"stage1": 1}))})
         with pytest.raises(UserError, match=r"there are caf\\xe9, machine, people, two\\nlines"):
@@ -217,7 +217,7 @@ class TestWhatIsLeft:
         fill_folder(root / "many", range(20, 29))
         collection = collect(root, tmp_path, profile)
         assert paths(collection, "few") == [f"few/{n:05d}.png" for n in range(20, 25)]
-        assert collection.told() == ["beyond the numbers under `take`: 4 of few"]
+        assert collection.list_remarks() == ["beyond the numbers under `take`: 4 of few"]
 
     def test_an_empty_class_folder_leaves_the_last_collection_whole(self, root: Path, tmp_path: Path) -> None:
         before = collect(root, tmp_path)

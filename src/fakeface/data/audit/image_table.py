@@ -19,8 +19,7 @@ from fakeface.data.raw_dataset import Collection
 from fakeface.data.split.leak_check import ROLES, Assignment
 from fakeface.data.split.near_duplicates import compute_perceptual_hash, group_near_duplicates
 from fakeface.images.jpeg_metadata import SUBSAMPLINGS
-from fakeface.images.preprocessing import Reencoding
-from fakeface.images.validation import Limits
+from fakeface.images.preprocessing import Limits, Reencoding
 from fakeface.system.errors import UserError
 from fakeface.system.serialization import read_rows
 

@@ -22,7 +22,8 @@ from fakeface.data.audit import image_properties
 from fakeface.data.audit.image_properties import FileProperties, PixelProperties, measure_file, measure_pixels
 from fakeface.data.raw_dataset import RawFile
 from fakeface.images.decoding import read_decoder_source
-from fakeface.images.validation import Limits, RejectedImage, read_content
+from fakeface.images.preprocessing import Limits
+from fakeface.images.validation import RejectedImage, read_content
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import annotate_os_error, atomic_write, file_lock
 from fakeface.system.journal import read_journal

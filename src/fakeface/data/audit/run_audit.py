@@ -21,7 +21,6 @@ from fakeface.data.audit.shortcut_probe import KINDS, Score, probe_shortcut, pro
 from fakeface.data.raw_dataset import Rejected, read_collection
 from fakeface.data.split.leak_check import ROLES, find_leaks
 from fakeface.images.jpeg_metadata import SUBSAMPLINGS
-from fakeface.images.validation import Limits
 from fakeface.system.filesystem import atomic_write
 from fakeface.system.serialization import read_json, read_rows, write_json, write_rows
 
@@ -45,7 +44,7 @@ def audit_dataset(raw: Path, split: Path, cache: Path, reports: Path, data: Data
         UserError: files or stores have changed, or do not belong together.
     """
     collection = read_collection(raw)
-    limits = Limits(int(data.max_megabytes * 1e6), int(data.max_megapixels * 1e6))
+    limits = data.get_limits()
     images = build_image_table(collection, raw, split, cache, limits, data.near_duplicate_bits)
     counted = read_json(reports / "split.json")
     rejected = [Rejected(**row) for row in read_rows(reports / "rejected.csv", Rejected._fields)]

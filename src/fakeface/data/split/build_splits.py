@@ -17,7 +17,6 @@ from fakeface.data.split.group_split import Split, split_images
 from fakeface.data.split.leak_check import ROLES, Assignment, SplitItem, assert_no_leak, find_leaks, require_every_part
 from fakeface.data.split.near_duplicates import group_near_duplicates
 from fakeface.images.preprocessing import Reencoding
-from fakeface.images.validation import Limits
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import file_lock, recreate_dir
 from fakeface.system.serialization import summarize_names, write_json, write_rows
@@ -46,7 +45,7 @@ def _split_dataset(raw: Path, cache: Path, into: Path, reports: Path, data: Data
     collection = read_collection(raw)
     profile = _find_profile(collection, data)
     check_source_counts([file.source for file in collection.files], profile, data.rejected_share)
-    limits = Limits(int(data.max_megabytes * 1e6), int(data.max_megapixels * 1e6))
+    limits = data.get_limits()
     crops = {name: source.crop for name, source in profile.sources.items()}
     reencoding = data.get_reencoding()
     images, undecodable = decode_files(collection.files, raw, cache, size, crops, limits, reencoding=reencoding)

@@ -26,8 +26,8 @@ from fakeface.data.raw_dataset import RawFile, Rejected
 from fakeface.data.split import near_duplicates
 from fakeface.data.split.near_duplicates import compute_perceptual_hash
 from fakeface.images.decoding import decode_image, read_decoder_source
-from fakeface.images.preprocessing import Crop, Reencoding
-from fakeface.images.validation import Limits, RejectedImage, read_content
+from fakeface.images.preprocessing import Crop, Limits, Reencoding
+from fakeface.images.validation import RejectedImage, read_content
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import annotate_os_error, ensure_dir, file_lock, recreate_dir
 from fakeface.system.journal import read_journal

@@ -18,8 +18,6 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from scipy.cluster.hierarchy import DisjointSet
-
 from fakeface.config.data_params import PartCounts, PartShares, Source
 from fakeface.constants import HELDOUT, PARTS, STAGES
 from fakeface.data.raw_dataset import Rejected
@@ -97,6 +95,8 @@ class _RemovedItems(NamedTuple):
 
 def group_items(candidates: Sequence[SplitItem]) -> list[list[SplitItem]]:
     """Join candidates that share bytes, looks, a listed near-duplicate group or an identity, directly or by others."""
+    from scipy.cluster.hierarchy import DisjointSet
+
     tied = DisjointSet(range(len(candidates)))
     first: dict[Hashable, int] = {}
     for number, candidate in enumerate(candidates):
