@@ -83,8 +83,8 @@ def fit_stage(
         done = Progress(**json.loads(replicas.spread(json.dumps(asdict(done)))))
     reporter = MetricsRecorder(stage, settings.epochs, steps, settings.batch_size, listeners, done)
     callbacks = _build_callbacks(params, stage, model, reporter, saved, replicas)
-    is_helper = distribution is not None and not distribution.is_chief
-    with _handle_fit_interruption(params, stage, saved, reporter, is_helper), graceful_shutdown() as stop_if_asked:
+    is_worker = distribution is not None and not distribution.is_chief
+    with _handle_fit_interruption(params, stage, saved, reporter, is_worker), graceful_shutdown() as stop_if_asked:
         (replicas.copy if replicas else model).fit(
             **_build_fit_inputs(params, stage, training, validation, steps, done.epoch, distribution),
             initial_epoch=done.epoch,
@@ -173,7 +173,7 @@ def _build_callbacks(
 
 @contextmanager
 def _handle_fit_interruption(
-    params: Params, stage: str, saved: TrainingState | None, reporter: MetricsRecorder, is_helper: bool
+    params: Params, stage: str, saved: TrainingState | None, reporter: MetricsRecorder, is_worker: bool
 ) -> Iterator[None]:
     """Take the progress bar away, and say what is kept of a fit that does not come to its end."""
     from fakeface.training.callbacks import NonFiniteLossError
@@ -192,7 +192,7 @@ def _handle_fit_interruption(
         if saved is not None:
             kept = f"{saved.progress.epoch} of {reporter.epochs} epochs are kept"
             print(f"{stage}: stopped; {kept}.", file=sys.stderr, flush=True)
-        elif is_helper:
+        elif is_worker:
             done = f"{len(reporter.history)} of {reporter.epochs} epochs were done, which the chief keeps"
             print(f"{stage}: stopped; {done}.", file=sys.stderr, flush=True)
         raise

@@ -5,7 +5,6 @@ The journals lie in a folder that is no output of a stage: deleting them costs t
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +24,8 @@ from fakeface.images.decoding import read_decoder_source
 from fakeface.images.preprocessing import Limits
 from fakeface.images.validation import RejectedImage, read_content
 from fakeface.system.errors import UserError
-from fakeface.system.filesystem import annotate_os_error, atomic_write, file_lock
-from fakeface.system.journal import read_journal
+from fakeface.system.filesystem import file_lock
+from fakeface.system.journal import open_journal, read_journal
 from fakeface.system.parallel import process_map
 from fakeface.system.progress import show_progress
 from fakeface.system.serialization import summarize_names
@@ -161,16 +160,12 @@ def _open_journal(
     fingerprint = hashlib.sha256(repr(made_by).encode()).hexdigest()
     with file_lock(path):
         known = _read_journal(path, fingerprint, wanted, width)
-        with atomic_write(path) as file:
-            rows = csv.writer(file, lineterminator="\n")
-            rows.writerow((fingerprint,))
-            rows.writerows((key, *facts.tolist()) for key, facts in known.items())
-        with annotate_os_error(path), path.open("a", newline="", buffering=1) as file:
-            rows = csv.writer(file, lineterminator="\n")
+        lines = [(fingerprint,), *((key, *facts.tolist()) for key, facts in known.items())]
+        with open_journal(path, lines) as append:
 
             def note(key: str, facts: Sequence[float]) -> None:
                 known[key] = np.array(facts, np.float64)
-                rows.writerow((key, *known[key].tolist()))
+                append((key, *known[key].tolist()))
 
             yield known, note
 
