@@ -179,12 +179,13 @@ class TestDecoding:
             from pathlib import Path
             sys.path.insert(0, sys.argv[1])
             from fakeface.data.split import decode_cache
+            from fakeface.system.parallel import CHUNK
             from tests.data import test_image_store as test_store
             decode_chunk = decode_cache._decode_chunk
-            def dying(task):
-                if task.first_row == 2 * decode_cache.CHUNK:
+            def dying(array, settings, items):
+                if items[0].row == 2 * CHUNK:
                     os.kill(os.getpid(), signal.SIGKILL)
-                return decode_chunk(task)
+                return decode_chunk(array, settings, items)
             decode_cache._decode_chunk = dying
             here = Path(sys.argv[2])
             test_store.decode(test_store.put_pictures(here / "raw", range(300)), here)

@@ -8,10 +8,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import TypeAlias
 
 import numpy as np
 import PIL
@@ -26,17 +26,10 @@ from fakeface.images.validation import RejectedImage, read_content
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import file_lock
 from fakeface.system.journal import open_journal, read_journal
-from fakeface.system.parallel import process_map
-from fakeface.system.progress import show_progress
+from fakeface.system.parallel import map_items
 from fakeface.system.serialization import summarize_names
 
-CHUNK = 64  # images a task
-_FEW = 512  # images that are measured sooner than worker processes start
-
 Facts: TypeAlias = NDArray[np.float64]  # (N, number of facts)
-_A = TypeVar("_A")
-_B = TypeVar("_B")
-_K = TypeVar("_K")
 _Known: TypeAlias = dict[str, NDArray[np.float64]]  # sha256: facts
 
 
@@ -58,10 +51,9 @@ def measure_files(
     keys = [file.sha256 for file in files]
     with _open_journal(cache / "files.csv", set(keys), len(FileProperties._fields), limits) as (known, note):
         new = {file.sha256: file.path for file in files if file.sha256 not in known}
-        pieces = [(str(raw / path), sha256) for sha256, path in new.items()]
-        tasks = [_FileTask(piece, limits) for piece in _chunk(pieces)]
+        items = [(str(raw / path), sha256) for sha256, path in new.items()]
         differing = []
-        for (path, sha256), facts in _measure_missing(_measure_files, tasks, pieces, "measuring files", workers):
+        for (path, sha256), facts in map_items(partial(_measure_files, limits), items, "measuring files", workers):
             if facts is None:
                 differing.append(path)
             else:
@@ -92,19 +84,13 @@ def measure_stored_pixels(
     keys = [sha256 for _, sums in stores for sha256 in sums]
     with _open_journal(cache / "pictures.csv", set(keys), len(PixelProperties._fields)) as (known, note):
         new = {key: place for key, place in zip(keys, places, strict=True) if key not in known}
-        tasks = _chunk(list(new.values()))
-        for key, facts in _measure_missing(_measure_pictures, tasks, list(new), "measuring pictures", workers):
+        for (key, _), facts in map_items(_measure_pictures, list(new.items()), "measuring pictures", workers):
             note(key, facts)
         return _build_table(known, keys, len(PixelProperties._fields))
 
 
-class _FileTask(NamedTuple):
-    files: Sequence[tuple[str, str]]  # path, sha256
-    limits: Limits
-
-
-def _measure_files(task: _FileTask) -> list[FileProperties | None]:
-    return [_measure_file(path, sha256, task.limits) for path, sha256 in task.files]
+def _measure_files(limits: Limits, files: Sequence[tuple[str, str]]) -> list[FileProperties | None]:
+    return [_measure_file(path, sha256, limits) for path, sha256 in files]
 
 
 def _measure_file(path: str, sha256: str, limits: Limits) -> FileProperties | None:
@@ -118,30 +104,8 @@ def _measure_file(path: str, sha256: str, limits: Limits) -> FileProperties | No
     return None
 
 
-def _measure_pictures(places: Sequence[tuple[Path, int]]) -> list[PixelProperties]:
-    return [measure_pixels(np.array(np.load(array, mmap_mode="r")[number])) for array, number in places]
-
-
-def _chunk(items: Sequence[_A]) -> list[Sequence[_A]]:
-    return [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
-
-
-def _measure_missing(
-    work: Callable[[_A], Sequence[_B]], tasks: Sequence[_A], keys: Sequence[_K], what: str, workers: int | None
-) -> Iterator[tuple[_K, _B]]:
-    """Give each key with its facts, in their order."""
-    if workers is None and len(keys) <= _FEW:
-        workers = 1
-    with show_progress(what, len(keys)) as advance:
-        try:
-            for some_keys, facts in zip(_chunk(keys), process_map(work, tasks, workers), strict=True):
-                yield from zip(some_keys, facts, strict=True)
-                advance(len(facts))
-        except BrokenProcessPool:
-            raise UserError(
-                "A process that measures images was killed, perhaps for want of memory; "
-                "free some or lower data.max_megapixels, and run this again: it goes on where it was."
-            ) from None
+def _measure_pictures(stored: Sequence[tuple[str, tuple[Path, int]]]) -> list[PixelProperties]:
+    return [measure_pixels(np.array(np.load(array, mmap_mode="r")[number])) for _, (array, number) in stored]
 
 
 def _build_table(known: Mapping[str, NDArray[np.float64]], keys: Sequence[str], width: int) -> Facts:

@@ -13,8 +13,8 @@ import inspect
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -31,13 +31,10 @@ from fakeface.images.validation import RejectedImage, read_content
 from fakeface.system.errors import UserError
 from fakeface.system.filesystem import annotate_os_error, ensure_dir, file_lock, recreate_dir
 from fakeface.system.journal import read_journal
-from fakeface.system.parallel import process_map
-from fakeface.system.progress import show_progress
+from fakeface.system.parallel import map_items
 from fakeface.system.serialization import summarize_names
 
-CHUNK = 64  # images a task
 _READ = 16  # images read at once: few enough to stay in the processor's cache until they are written
-_FEW = 512  # images that are decoded sooner than worker processes start
 _ARRAY, _INDEX, _KEY = "images.bin", "index.csv", "key.txt"
 
 
@@ -198,11 +195,10 @@ def _checksum_line(values: Sequence[object]) -> str:
     return str(zlib.crc32(",".join(map(str, values)).encode()))
 
 
-class _Task(NamedTuple):
-    files: list[tuple[str, str, str]]  # path, sha256, crop
-    first_row: int
-    array: Path
-    settings: _Settings
+class _Item(NamedTuple):
+    path: str
+    key: _ImageKey
+    row: int  # of the array that is free for it
 
 
 _Outcome: TypeAlias = _Row | str | None  # decoded, rejected for this reason, or not the listed bytes
@@ -219,54 +215,35 @@ def _decode_new(
     """Add new images to the array, the index and `done`; return reasons of the rejected, and paths that differ."""
     refused: dict[_ImageKey, str] = {}
     differing: list[str] = []
-    free_row = (cache / _ARRAY).stat().st_size // settings.image_bytes
-    chunks = [list(new)[start : start + CHUNK] for start in range(0, len(new), CHUNK)]
-    tasks = [
-        _Task([(str(raw / new[key].path), *key) for key in chunk], free_row + CHUNK * number, cache / _ARRAY, settings)
-        for number, chunk in enumerate(chunks)
-    ]
-    with show_progress("decoding images", len(new)) as advance, (cache / _INDEX).open("a", newline="") as file:
-        index = csv.writer(file, lineterminator="\n")
-        for chunk, outcomes in zip(chunks, _iterate_outcomes(tasks, workers), strict=True):
-            for key, outcome in zip(chunk, outcomes, strict=True):
-                if isinstance(outcome, _Row):
-                    done[key] = outcome
-                    values = (*key, *outcome)
-                    index.writerow((*values, _checksum_line(values)))
-                elif outcome is None:
-                    differing.append(new[key].path)
-                else:
-                    refused[key] = outcome
-            with annotate_os_error(cache / _INDEX):
-                file.flush()
-            advance(len(chunk))
+    array, index = cache / _ARRAY, cache / _INDEX
+    free_row = array.stat().st_size // settings.image_bytes
+    items = [_Item(str(raw / file.path), key, free_row + n) for n, (key, file) in enumerate(new.items())]
+    with annotate_os_error(index), index.open("a", newline="", buffering=1) as file:
+        lines = csv.writer(file, lineterminator="\n")
+        for item, outcome in map_items(partial(_decode_chunk, array, settings), items, "decoding images", workers):
+            if isinstance(outcome, _Row):
+                done[item.key] = outcome
+                values = (*item.key, *outcome)
+                lines.writerow((*values, _checksum_line(values)))
+            elif outcome is None:
+                differing.append(new[item.key].path)
+            else:
+                refused[item.key] = outcome
     return refused, differing
 
 
-def _iterate_outcomes(tasks: Sequence[_Task], workers: int | None) -> Iterator[list[_Outcome]]:
-    if workers is None and sum(len(task.files) for task in tasks) <= _FEW:
-        workers = 1
-    try:
-        yield from process_map(_decode_chunk, tasks, workers)
-    except BrokenProcessPool:
-        raise UserError(
-            "A process that decodes images was killed, perhaps for want of memory; "
-            "free some or lower data.max_megapixels, and run this again: it goes on where it was."
-        ) from None
-
-
-def _decode_chunk(task: _Task) -> list[_Outcome]:
-    """Decode a task's files into the array, from its first row on."""
-    decoded = [_decode_file(*file, task.settings) for file in task.files]
+def _decode_chunk(array: Path, settings: _Settings, items: Sequence[_Item]) -> list[_Outcome]:
+    """Decode some files into the array, from the row of the first on."""
+    decoded = [_decode_file(item.path, *item.key, settings) for item in items]
     pixels = [one for one in decoded if isinstance(one, np.ndarray)]
     if not pixels:
         return [one for one in decoded if not isinstance(one, np.ndarray)]
-    block = np.stack(pixels)
-    with annotate_os_error(task.array), task.array.open("r+b", buffering=0) as file:
+    block, first_row = np.stack(pixels), items[0].row
+    with annotate_os_error(array), array.open("r+b", buffering=0) as file:
         # Written, not mapped: a full disk is then an error that can be told instead of a killed process.
-        _write_at(file.fileno(), block, task.first_row * block[0].nbytes)
+        _write_at(file.fileno(), block, first_row * block[0].nbytes)
     hashes = iter(compute_perceptual_hash(block).tolist())
-    numbers = iter(range(task.first_row, task.first_row + len(block)))
+    numbers = iter(range(first_row, first_row + len(block)))
     return [
         _Row(next(numbers), zlib.crc32(one.data), next(hashes), _sha256(one)) if isinstance(one, np.ndarray) else one
         for one in decoded
