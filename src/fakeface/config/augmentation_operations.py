@@ -125,7 +125,9 @@ def check_steps(steps: Sequence[Mapping[str, Any]], where: str = "augmentation")
     """Give the steps with every argument filled in, a range as a (low, high) tuple.
 
     `where` is the key in params.yaml, for the message. Checking what was checked before changes nothing.
-    Raises UserError for a step that is no mapping, an unknown operation or argument, or a value out of its range.
+
+    Raises:
+        UserError: a step is no mapping, names an unknown operation or argument, or a value is out of its range.
     """
     if isinstance(steps, str | Mapping) or not isinstance(steps, Sequence):
         raise UserError(f"{where} is {steps!r}; give a list of steps such as [{{op: flip}}], or [] for none.")

@@ -28,7 +28,10 @@ def select_pair_rows(
 ) -> dict[str, npt.NDArray[np.bool_]]:
     """For each pair, which of the rows with these `name_faces` (N,) and labels (N,) are its own, (N,) bool.
 
-    A pair is left out when one of its names has no row. Raises UserError for a name of any other form.
+    A pair is left out when one of its names has no row.
+
+    Raises:
+        UserError: a name has another form.
     """
     rows = {}
     for pair_name, pair in pairs.items():

@@ -69,7 +69,11 @@ class JpegFile(JpegImagePlugin.JpegImageFile):
 
 
 def open_checked(content: bytes, max_bytes: int, max_pixels: int) -> ImageFile.ImageFile:
-    """Check bytes, format, size and wholeness; nothing is decoded yet. Raises RejectedImage."""
+    """Check bytes, format, size and wholeness; nothing is decoded yet.
+
+    Raises:
+        RejectedImage: with the reason.
+    """
     if not content:
         raise RejectedImage("empty file")
     _check_length(len(content), max_bytes)

@@ -69,7 +69,8 @@ class Calibration:
     def from_json(cls, stored: Mapping[str, Any]) -> Calibration:
         """The object that `to_json` described; keys of other owners in the same mapping are ignored.
 
-        Raises UserError for a missing key, a value of the wrong type or one out of range.
+        Raises:
+            UserError: a key is missing, or a value has the wrong type or is out of range.
         """
         try:
             names, counts = set(asdict(cls())) - {"sources"}, {"n_real", "n_fake"}

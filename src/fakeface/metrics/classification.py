@@ -30,8 +30,9 @@ ROUNDING = 1e-9  # a rate that equals a bound up to rounding has met it
 def validate_labels_and_scores(labels: npt.ArrayLike, scores: npt.ArrayLike) -> tuple[Ints, Floats]:
     """Labels (N,) as int64 and scores (N,) as float64.
 
-    Raises ValueError for unequal or wrong shapes, labels beyond 0 and 1 or scores beyond [0, 1]; UserError for no row
-    at all and for scores that are not finite.
+    Raises:
+        ValueError: shapes are unequal or wrong, labels beyond 0 and 1, or scores beyond [0, 1].
+        UserError: there is no row, or a score is not finite.
     """
     labels, scores = np.asarray(labels), np.asarray(scores, np.float64)
     if labels.ndim != 1 or labels.shape != scores.shape:

@@ -65,7 +65,7 @@ class ExtractionLimiter:
         self.files = self.bytes = 0
 
     def declare(self, member: Member) -> None:
-        """Count a member; raise UserError where what it declares is more than the limits."""
+        """Count a member; refuse the archive where what it declares is more than the limits."""
         self.files += 1
         if self.files > self.limits.files:
             self.refuse(f"holds more than {self.limits.files:,} files")
@@ -74,7 +74,7 @@ class ExtractionLimiter:
         self._check(self.bytes + member.size)
 
     def add(self, count: int) -> None:
-        """Count bytes that came out; raise UserError where they are more than the limits."""
+        """Count bytes that came out; refuse the archive where they are more than the limits."""
         self.bytes += count
         self._check(self.bytes)
         if self.progress:
@@ -87,7 +87,11 @@ class ExtractionLimiter:
             self.refuse(f"unpacks to over {self.limits.ratio:g} times its size, as a decompression bomb does")
 
     def refuse(self, why: str) -> None:
-        """Raise the UserError that says why."""
+        """Refuse the archive.
+
+        Raises:
+            UserError: says why.
+        """
         raise UserError(f"{self.archive} was not unpacked because it {why}; use another copy of the archive.")
 
 
@@ -129,7 +133,11 @@ def _escapes_folder(letter: str) -> str:
 
 
 def check_name(archive: Path, name: str) -> str | None:
-    """Return `is_safe_name` of a member's name; raise UserError for a name that leads out of the folder."""
+    """Return `is_safe_name` of a member's name.
+
+    Raises:
+        UserError: the name leads out of the folder.
+    """
     try:
         return is_safe_name(name)
     except ValueError as error:
@@ -143,7 +151,11 @@ def _escape_unprintable(name: str) -> str:
 
 
 def iterate_members(archive: Path, meter: ExtractionLimiter) -> Iterator[Member]:
-    """Give the files of an archive one by one; raise UserError for anything else in it."""
+    """Give the files of an archive one by one.
+
+    Raises:
+        UserError: it is no archive, or holds anything but files and folders.
+    """
     kind = detect_archive_kind(archive)
     if kind is None:
         raise UserError(f"{archive} is not a zip or tar archive; download it again.")

@@ -47,7 +47,10 @@ def unpack(
 
     A member outside the folder, a link, a device or a bomb refuses the whole archive. A name with control characters
     or bytes that are not UTF-8 is kept with those bytes written as %XX. `record` is stored with the counts in
-    `.unpacked.json`. Raises UserError.
+    `.unpacked.json`.
+
+    Raises:
+        UserError: the archive is refused, is broken, or the disk is full.
     """
     if into.exists():
         raise UserError(f"{into} exists already; delete it to unpack {archive.name} again.")

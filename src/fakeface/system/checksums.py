@@ -57,7 +57,9 @@ def verify_folder(
 
     A link is `changed` whatever it points to. Hidden names, and manifest.csv in the root, are the program's own.
     `advance` is told how many files more are done.
-    Raises UserError for a row whose path leaves the folder.
+
+    Raises:
+        UserError: the path of a row leaves the folder.
     """
     rows = list(rows)
     listed = {_check_inside(folder, str(row["path"])) for row in rows}

@@ -12,7 +12,8 @@ STYLE = Path(__file__).with_name("page.css")
 def render_page(template: Path, filters: Mapping[str, Callable[..., Any]], **values: Any) -> str:
     """Return a Jinja template filled with `values` and, as `style`, the style sheet.
 
-    Raises jinja2.UndefinedError for a value that the template names and nobody gave.
+    Raises:
+        jinja2.UndefinedError: the template names a value that nobody gave.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup

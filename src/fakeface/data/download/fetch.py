@@ -94,7 +94,9 @@ def fetch(
 
     `archives` (default `into/.archives`) keeps the archives by collection, `checksums` (default
     `into/data_checksums.json`) the sha256 of each: what the user keeps there goes before the catalogue.
-    Raises UserError: what could not be fetched or proven, and what to do.
+
+    Raises:
+        UserError: something could not be fetched or proven; it says what to do.
     """
     collection = get_source(source) if isinstance(source, str) else source
     job = _Job(

@@ -52,7 +52,11 @@ def download(
     """Fetch `url` to `target` by way of `target.part`, going on from where an earlier try broke off.
 
     The file gets its name only once its size and every known digest fit; where no digest is known, an archive must at
-    least be readable to its end. Raises UserError for a full disk and DownloadError for what the address does.
+    least be readable to its end.
+
+    Raises:
+        UserError: the disk is full.
+        DownloadError: the address does not give the file.
     """
     import requests
 

@@ -36,7 +36,11 @@ class DownloadError(Exception):
 
 
 def check_downloaded_file(path: Path, expected: Expected, name: str) -> None:
-    """Raise DownloadError unless size and digests fit and, where no digest is known, an archive reads to its end."""
+    """Compare a file with its stated size and digests; where no digest is known, read an archive to its end.
+
+    Raises:
+        DownloadError: it is not the file that was stated.
+    """
     with path.open("rb") as file:
         head = file.read(512)
     if not head:

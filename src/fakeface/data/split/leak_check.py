@@ -56,7 +56,11 @@ def find_leaks(placed: Iterable[Assignment]) -> list[str]:
 
 
 def assert_no_leak(placed: Iterable[Assignment]) -> None:
-    """Raise AssertionError if a tie crosses a line; it would be a defect of this module, not of the data."""
+    """Prove that no tie crosses a line.
+
+    Raises:
+        AssertionError: one does; that is a defect of the split, not of the data.
+    """
     leaks = find_leaks(placed)
     if leaks:
         raise AssertionError(f"the split leaks {len(leaks)} times, first: {leaks[0]}")

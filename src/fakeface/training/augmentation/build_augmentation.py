@@ -46,7 +46,9 @@ def build_augmentation(steps: Sequence[Mapping[str, Any]], seed: int) -> Augment
     in 0..255: uint8, or float32 after gaussian_filter2d by Addons and gaussian_blur by imgaug. Each image has its own
     draw, and the same draw whatever the backend. `augment(images, step_seed, first, whole)` does with a part of a batch
     of `whole` images, from number `first` on, what it would do with it in the whole.
-    Raises UserError for an unknown operation or argument.
+
+    Raises:
+        UserError: an operation or argument is unknown.
     """
     plan = _plan([step for step in check_steps(steps) if step.get("probability", 1) > 0])
     cv2.setNumThreads(1)  # images are small, and tf.data already runs batches side by side
