@@ -75,10 +75,10 @@ def test_predict_scores_files_and_folders(checkpoint: Path, tmp_path: Path) -> N
     assert result.exit_code == 0, result.output
     assert "trained on the synthetic sample" in result.stderr
     header, first, second = result.stdout.splitlines()
-    assert header == "path,score,decision"
-    path, score, decision = first.rsplit(",", 2)
+    assert header == "path,score,prediction"
+    path, score, prediction = first.rsplit(",", 2)
     assert path == str(tmp_path / "one.png")
-    assert decision == ("fake" if float(score) >= 0.4 else "real")
+    assert prediction == ("fake" if float(score) >= 0.4 else "real")
     assert second.startswith(f'"{tmp_path}/album/two, and more.jpg",')
 
 

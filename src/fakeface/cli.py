@@ -215,7 +215,7 @@ def report(reports: Path) -> None:
 @click.option("--checkpoint", type=click.Path(path_type=Path), default=Path("models/stage3.h5"), show_default=True)
 @click.option("--crop", default="centre", show_default=True, help="whole, centre, or centre and a fraction.")
 def predict(images: tuple[Path, ...], checkpoint: Path, crop: str) -> None:
-    """Score image files or folders: probability of fake, and the decision.
+    """Score image files or folders: probability of fake, and the prediction.
 
     Prints a CSV row for each image; one that cannot be used is named on stderr, and the exit code is 2.
     """

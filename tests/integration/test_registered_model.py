@@ -77,7 +77,7 @@ def test_champion_scores_without_fakeface_as_the_pipeline_does(copied: Project, 
         score = float(answer["score"])
         assert score == pytest.approx(float(expected[path]["stage3"]), abs=1e-3)
         if not calibration["abstention_low"] <= score <= calibration["abstention_high"]:
-            assert answer["decision"] == ("fake" if score >= calibration["threshold"] else "real")
+            assert answer["prediction"] == ("fake" if score >= calibration["threshold"] else "real")
 
 
 def test_model_is_registered_with_all_that_its_user_needs(
@@ -99,7 +99,7 @@ def test_model_is_registered_with_all_that_its_user_needs(
     model = Model.load(folder)
     assert model.signature is not None
     assert model.signature.inputs.to_dict()[0]["tensor-spec"] == {"dtype": "uint8", "shape": (-1, 32, 32, 3)}
-    assert model.signature.outputs.input_names() == ["score", "decision"]
+    assert model.signature.outputs.input_names() == ["score", "prediction"]
     example: Any = model.load_input_example(str(folder))
     assert example.shape == (1, 32, 32, 3)
     pinned = (reproduced.project.folder / "requirements" / "cpu.txt").read_text()

@@ -1,4 +1,4 @@
-"""The detector in use: image files in, scores and decisions out."""
+"""The detector in use: image files in, scores and predictions out."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def choose_prediction(calibration: Calibration, score: float) -> str:
 
 
 def print_predictions(paths: Sequence[Path], checkpoint: Path, crop: Crop) -> int:
-    """Print `path,score,decision` for every image file named or found in a folder named; return the exit code.
+    """Print `path,score,prediction` for every image file named or found in a folder named; return the exit code.
 
     An image that cannot be used is named with its reason on stderr, and makes the code 2.
 
@@ -61,7 +61,7 @@ def print_predictions(paths: Sequence[Path], checkpoint: Path, crop: Crop) -> in
             f"fakeface: {checkpoint} was trained on the {facts.note}: its scores mean nothing elsewhere.", err=True
         )
     rows = csv.writer(sys.stdout, lineterminator="\n")
-    rows.writerow(("path", "score", "decision"))
+    rows.writerow(("path", "score", "prediction"))
     for file, score in score_files(files, model, facts, crop):
         if isinstance(score, str):
             click.echo(f"fakeface: {file}: {score}; it has no score.", err=True)

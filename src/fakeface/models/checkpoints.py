@@ -23,7 +23,7 @@ _NO_SUM = b"sha256 not yet taken".ljust(64, b".")  # as long as one in hexadecim
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """What a checkpoint says of itself; `calibration` turns its raw scores into probabilities and decisions."""
+    """What a checkpoint says of itself; `calibration` turns its raw scores into probabilities and predictions."""
 
     stage: str
     recipe: str

@@ -30,7 +30,7 @@ def write_model_card_text(metrics: Mapping[str, Any], split: Mapping[str, Any], 
             _USE,
             "",
             f"Input: RGB images of {facts.image_size}×{facts.image_size} pixels, uint8, (N, {facts.image_size}, "
-            f"{facts.image_size}, 3). Output: `score`, the calibrated probability of fake, and `decision`.",
+            f"{facts.image_size}, 3). Output: `score`, the calibrated probability of fake, and `prediction`.",
             "",
             *_reencoding(facts),
             "## Results on held-out sources",
@@ -41,7 +41,7 @@ def write_model_card_text(metrics: Mapping[str, Any], split: Mapping[str, Any], 
             "",
             "## Decision",
             "",
-            *_decision(facts),
+            *_describe_prediction(facts),
             "",
             "## Data",
             "",
@@ -91,7 +91,7 @@ def _source_table(sources: Mapping[str, Any]) -> list[str]:
     return ["| held-out source | label | images | called rightly | 95 % interval |", "|---|---|---|---|---|", *rows]
 
 
-def _decision(facts: CheckpointMetadata) -> list[str]:
+def _describe_prediction(facts: CheckpointMetadata) -> list[str]:
     fitted = facts.calibration
     lines = [
         f"`fake` from a score of {fitted.threshold:.3f} on; calibrated with slope {fitted.slope:.3f} and bias "

@@ -22,7 +22,7 @@ _CODE = Path(__file__).with_name("pyfunc_model.py")
 def log_model(client: MlflowClient, run_id: str, checkpoint: Path, settings: Mapping[str, Any]) -> str:
     """Log the checkpoint as the run's model; return MLflow's id of it.
 
-    Input: images (-1, size, size, 3) uint8. Output: a row each of `score` and `decision`. TensorFlow is not loaded.
+    Input: images (-1, size, size, 3) uint8. Output: a row each of `score` and `prediction`. TensorFlow is not loaded.
     """
     mlflow = quiet_mlflow()
     from mlflow.entities import LoggedModelOutput
@@ -89,7 +89,7 @@ def _build_signature(size: int) -> Any:
     from mlflow.types import ColSpec, Schema, TensorSpec
 
     images = TensorSpec(np.dtype("uint8"), (-1, size, size, 3))
-    return ModelSignature(Schema([images]), Schema([ColSpec("double", "score"), ColSpec("string", "decision")]))
+    return ModelSignature(Schema([images]), Schema([ColSpec("double", "score"), ColSpec("string", "prediction")]))
 
 
 def _draw_example(size: int) -> Any:

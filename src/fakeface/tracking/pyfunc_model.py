@@ -1,8 +1,8 @@
-"""The detector as MLflow serves it: images in, calibrated scores and decisions out.
+"""The detector as MLflow serves it: images in, calibrated scores and predictions out.
 
 MLflow keeps a copy of this very file beside the checkpoint, and runs it where fakeface is not installed: it imports
 nothing of ours, and says in its own words what `models.with_flip_tta`, `predict_raw_scores`, `Calibration.apply` and
-`predict.decision` say.
+`predict.choose_prediction` say.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Detector(PythonModel):  # type: ignore[misc, unused-ignore]
         self.network = _with_flip_tta(network) if facts.get("flip_tta") else network
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """Images (N, size, size, 3) RGB in 0..255 → N rows: `score`, P(fake), and `decision`, fake, real or unsure."""
+        """Images (N, size, size, 3) RGB in 0..255 → N rows: `score`, P(fake), and `prediction`, fake, real or unsure."""
         batches = [model_input[start : start + _BATCH] for start in range(0, len(model_input), _BATCH)]
         scores = self._calibrated(np.concatenate([self._raw(each) for each in batches]) if batches else np.empty(0))
-        return pd.DataFrame({"score": scores, "decision": self._decisions(scores)})
+        return pd.DataFrame({"score": scores, "prediction": self._predictions(scores)})
 
     def _raw(self, images: Any) -> Any:
         real, fake = np.asarray(self.network.predict_on_batch(np.asarray(images, np.float32)), np.float64).T
@@ -53,7 +53,7 @@ class Detector(PythonModel):  # type: ignore[misc, unused-ignore]
         logits = np.log(clipped) - np.log1p(-clipped)
         return 1 / (1 + np.exp(-(self.calibration["slope"] * logits + self.calibration["bias"])))
 
-    def _decisions(self, scores: Any) -> Any:
+    def _predictions(self, scores: Any) -> Any:
         low, high = self.calibration["abstention_low"], self.calibration["abstention_high"]
         answers = np.where(scores >= self.calibration["threshold"], "fake", "real")
         return np.where((low < high) & (scores >= low) & (scores <= high), "unsure", answers)
