@@ -39,7 +39,7 @@ class Detector(PythonModel):  # type: ignore[misc, unused-ignore]
         self.network = _with_flip_tta(network) if facts.get("flip_tta") else network
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        """Images (N, size, size, 3) RGB in 0..255 → N rows: `score`, P(fake), and `prediction`, fake, real or unsure."""
+        """Images (N, S, S, 3) RGB in 0..255 → rows of `score`, P(fake), and `prediction`: fake, real or unsure."""
         batches = [model_input[start : start + _BATCH] for start in range(0, len(model_input), _BATCH)]
         scores = self._calibrated(np.concatenate([self._raw(each) for each in batches]) if batches else np.empty(0))
         return pd.DataFrame({"score": scores, "prediction": self._predictions(scores)})
