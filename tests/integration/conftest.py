@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tests.integration.mlflow_runs import TrackedRun, TrackedRuns
 from tests.integration.small_project import Project, Reproduced, make_project
 
 
@@ -32,3 +33,14 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Reproduced:
 def copied(reproduced: Reproduced, tmp_path: Path) -> Project:
     """A copy of the project that a test may change."""
     return reproduced.project.copy_to(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def rows(reproduced: Reproduced) -> TrackedRuns:
+    return TrackedRuns(reproduced.project)
+
+
+@pytest.fixture(scope="module")
+def row(rows: TrackedRuns) -> TrackedRun:
+    (run,) = rows.parents
+    return rows.named(run.info.run_name)

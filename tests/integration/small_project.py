@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 import json
@@ -140,6 +141,17 @@ class Reproduced:
     project: Project
     printed: str
     git_status: list[str]
+
+    def metrics(self) -> Any:
+        return self.project.read_json("reports/metrics.json")
+
+    def table(self, path: str) -> list[dict[str, str]]:
+        return read_table(self.project.folder / path)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def make_project(folder: Path, home: Path) -> Project:

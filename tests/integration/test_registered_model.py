@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import h5py
@@ -17,30 +16,6 @@ from tests.integration.small_project import Project, Reproduced
 pytestmark = pytest.mark.slow
 NOTE = "synthetic sample"
 HELDOUT = {"camera_4", "generator_1", "generator_3"}
-
-
-def _metrics(reproduced: Reproduced) -> Any:
-    return reproduced.project.read_json("reports/metrics.json")
-
-
-def _table(reproduced: Reproduced, path: str) -> list[dict[str, str]]:
-    return _rows(reproduced.project.folder / path)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.fixture(scope="module")
-def rows(reproduced: Reproduced) -> TrackedRuns:
-    return TrackedRuns(reproduced.project)
-
-
-@pytest.fixture(scope="module")
-def row(rows: TrackedRuns) -> TrackedRun:
-    (run,) = rows.parents
-    return rows.named(run.info.run_name)
 
 
 def _checkpoint(reproduced: Reproduced, stage: str) -> Any:
@@ -69,8 +44,8 @@ def test_champion_scores_without_fakeface_as_the_pipeline_does(copied: Project, 
     elsewhere.done("python", "-c", LOAD, "datasets/split/heldout/images.npy", "answers.csv")
     with (copied.folder / "answers.csv").open(newline="") as file:
         answers = list(csv.DictReader(file))
-    paths = [row["path"] for row in _table(reproduced, "datasets/split/heldout/manifest.csv")]
-    expected = {row["path"]: row for row in _table(reproduced, "reports/scores.csv") if row["set"] == "heldout"}
+    paths = [row["path"] for row in reproduced.table("datasets/split/heldout/manifest.csv")]
+    expected = {row["path"]: row for row in reproduced.table("reports/scores.csv") if row["set"] == "heldout"}
     calibration = _checkpoint(reproduced, "stage3")["calibration"]
     assert len(answers) == len(paths) == len(expected)
     for path, answer in zip(paths, answers, strict=True):
@@ -89,7 +64,7 @@ def test_model_is_registered_with_all_that_its_user_needs(
     assert version.run_id == row.run.info.run_id
     for said in (NOTE, "## Intended use", "## Results on held-out sources", "## Data", "## Limits"):
         assert said in version.description
-    for source, result in _metrics(reproduced)["sources"].items():
+    for source, result in reproduced.metrics()["sources"].items():
         line = f"| {source} | {result['label']} | {result['n']:,} | {result['accuracy']:.3f} |"
         assert line in version.description
     results, data = version.description.split("## Data")

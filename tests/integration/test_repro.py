@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import re
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -19,36 +17,22 @@ import yaml
 from fakeface.constants import STAGES
 from fakeface.tracking.run_identity import identify_run
 from tests.integration.mlflow_runs import TrackedRun, TrackedRuns
-from tests.integration.small_project import CAMERAS, EPOCHS, GENERATORS, HALF_IMAGE, IMAGES, LETTER, Project, Reproduced
+from tests.integration.small_project import (
+    CAMERAS,
+    EPOCHS,
+    GENERATORS,
+    HALF_IMAGE,
+    IMAGES,
+    LETTER,
+    Project,
+    Reproduced,
+    read_table,
+)
 from tests.support.faulty_http_server import serving
 
 pytestmark = pytest.mark.slow
 NOTE = "synthetic sample"
 HELDOUT = {"camera_4", "generator_1", "generator_3"}
-
-
-def _metrics(reproduced: Reproduced) -> Any:
-    return reproduced.project.read_json("reports/metrics.json")
-
-
-def _table(reproduced: Reproduced, path: str) -> list[dict[str, str]]:
-    return _rows(reproduced.project.folder / path)
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-@pytest.fixture(scope="module")
-def rows(reproduced: Reproduced) -> TrackedRuns:
-    return TrackedRuns(reproduced.project)
-
-
-@pytest.fixture(scope="module")
-def row(rows: TrackedRuns) -> TrackedRun:
-    (run,) = rows.parents
-    return rows.named(run.info.run_name)
 
 
 def test_dvc_repro_fetches_data(reproduced: Reproduced) -> None:
@@ -138,23 +122,23 @@ def test_data_dvc_imports_one_archive_over_http(copied: Project) -> None:
         (copied.folder / "data.dvc").write_text(f"deps:\n- path: {server.url}/faces.zip\nouts:\n- path: data\n")
         copied.done("dvc", "repro", "download")
     assert (copied.folder / "data").read_bytes() == packed.getvalue()
-    collected = {row["path"] for row in _rows(copied.folder / "datasets/raw/manifest.csv")}
+    collected = {row["path"] for row in read_table(copied.folder / "datasets/raw/manifest.csv")}
     assert collected == {path.relative_to(sample).as_posix() for path in sample.rglob("*.png")} - {
         f"{source}/000.png" for source in (*CAMERAS, *GENERATORS)
     }
 
 
 def test_metrics_cover_the_heldout_sources(reproduced: Reproduced) -> None:
-    overall = _metrics(reproduced)["generalization"]
+    overall = reproduced.metrics()["generalization"]
     for name in ("accuracy", "balanced_accuracy", "roc_auc", "average_precision"):
         assert 0 <= overall[name] <= 1
     assert overall["loss"] > 0
     assert overall["interval"]["accuracy"]["low"] <= overall["accuracy"] <= overall["interval"]["accuracy"]["high"]
-    assert set(_metrics(reproduced)["sources"]) == HELDOUT
+    assert set(reproduced.metrics()["sources"]) == HELDOUT
 
 
 def test_metrics_agree_with_scores(reproduced: Reproduced) -> None:
-    metrics, scores = _metrics(reproduced), _table(reproduced, "reports/scores.csv")
+    metrics, scores = reproduced.metrics(), reproduced.table("reports/scores.csv")
 
     def accuracy(rows: list[dict[str, str]], stage: str, threshold: float) -> float:
         return sum((float(row[stage]) >= threshold) == (row["label"] == "fake") for row in rows) / len(rows)
@@ -185,18 +169,18 @@ def test_metrics_agree_with_scores(reproduced: Reproduced) -> None:
 
 
 def test_robustness_starts_at_the_unchanged_result_of_each_pair(reproduced: Reproduced) -> None:
-    pairs, table = _metrics(reproduced)["pairs"], _table(reproduced, "reports/robustness.csv")
+    pairs, table = reproduced.metrics()["pairs"], reproduced.table("reports/robustness.csv")
     plain = {row["set"]: float(row["balanced_accuracy"]) for row in table if row["perturbation"] == "none"}
     macro = plain.pop("macro")
     # as few images as these are all in the table, in other batches than the evaluation's own
     assert plain == pytest.approx({name: row["balanced_accuracy"] for name, row in pairs.items()}, abs=1e-6)
-    assert macro == pytest.approx(_metrics(reproduced)["pairs_macro"]["balanced_accuracy"])
+    assert macro == pytest.approx(reproduced.metrics()["pairs_macro"]["balanced_accuracy"])
     assert {"jpeg 75", "blur 1", "scale 0.5", "grey"} < {row["perturbation"] for row in table}
-    assert set(_metrics(reproduced)["robustness"]) == {row["perturbation"] for row in table}
+    assert set(reproduced.metrics()["robustness"]) == {row["perturbation"] for row in table}
 
 
 def test_counts_agree_from_files_to_metrics(reproduced: Reproduced) -> None:
-    metrics, split = _metrics(reproduced), reproduced.project.read_json("reports/data/split.json")
+    metrics, split = reproduced.metrics(), reproduced.project.read_json("reports/data/split.json")
     for label in ("real", "fake"):
         counted = split["roles"][label]
         assert metrics["generalization"][f"n_{label}"] == counted["heldout"]["heldout"]
@@ -222,7 +206,7 @@ def test_split_gives_stages_no_heldout_source_but_the_shared_one(reproduced: Rep
 
 
 def test_split_counts_and_names_what_is_no_image(reproduced: Reproduced) -> None:
-    reasons = {row["path"]: row["reason"] for row in _table(reproduced, "reports/data/rejected.csv")}
+    reasons = {row["path"]: row["reason"] for row in reproduced.table("reports/data/rejected.csv")}
     assert set(reasons) == {LETTER, HALF_IMAGE}
     assert "not an image" in reasons[LETTER]
     assert "truncated" in reasons[HALF_IMAGE]
@@ -230,13 +214,13 @@ def test_split_counts_and_names_what_is_no_image(reproduced: Reproduced) -> None
     assert (split["unusable"], split["sources"]["camera_1"]["unusable"]) == (2, 1)
     assert "2 unusable" in reproduced.printed
     for role in (*STAGES, "heldout"):
-        kept = {row["path"] for row in _table(reproduced, f"datasets/split/{role}/manifest.csv")}
+        kept = {row["path"] for row in reproduced.table(f"datasets/split/{role}/manifest.csv")}
         assert kept
         assert not kept & set(reasons)
 
 
 def test_results_of_the_sample_say_so(reproduced: Reproduced, row: TrackedRun) -> None:
-    assert _metrics(reproduced)["note"] == NOTE
+    assert reproduced.metrics()["note"] == NOTE
     assert NOTE in reproduced.printed
     assert row.run.data.tags["data.note"] == NOTE
     for stage in STAGES:
@@ -267,7 +251,7 @@ def test_dvc_shows_plots_and_metrics(reproduced: Reproduced, copied: Project) ->
     for title in ("Loss by epoch", "Accuracy by epoch", "ROC on the held-out", "Confusion matrix", "curves_stage1.svg"):
         assert title in html
     shown = json.loads(copied.done("dvc", "metrics", "show", "--json"))
-    assert shown[""]["data"]["reports/metrics.json"]["data"] == _metrics(reproduced)
+    assert shown[""]["data"]["reports/metrics.json"]["data"] == reproduced.metrics()
 
 
 def test_summary_reads_the_evaluation(reproduced: Reproduced) -> None:
@@ -308,7 +292,7 @@ def _leaves(nested: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]
 
 def test_mlflow_has_the_curves_of_every_epoch(reproduced: Reproduced, rows: TrackedRuns, row: TrackedRun) -> None:
     for stage in STAGES:
-        history = _table(reproduced, f"reports/history/{stage}.csv")
+        history = reproduced.table(f"reports/history/{stage}.csv")
         assert [int(epoch["epoch"]) for epoch in history] == list(range(1, EPOCHS + 1))
         for metric in ("loss", "accuracy", "val_loss", "val_accuracy", "lr"):
             expected = {int(epoch["epoch"]): pytest.approx(float(epoch[metric])) for epoch in history}
@@ -317,7 +301,7 @@ def test_mlflow_has_the_curves_of_every_epoch(reproduced: Reproduced, rows: Trac
 
 
 def test_mlflow_has_the_numbers_of_metrics_json(reproduced: Reproduced, row: TrackedRun) -> None:
-    logged, metrics = row.run.data.metrics, _metrics(reproduced)
+    logged, metrics = row.run.data.metrics, reproduced.metrics()
     for name in ("accuracy", "balanced_accuracy", "roc_auc", "average_precision", "loss", "n_real", "n_fake"):
         assert logged[f"generalization_{name}"] == pytest.approx(metrics["generalization"][name])
     for source in HELDOUT:
