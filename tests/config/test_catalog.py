@@ -16,7 +16,7 @@ from fakeface.system.errors import UserError
 from tests.support.project import PROJECT
 
 
-def test_all_six_collections_say_what_a_user_must_know() -> None:
+def test_catalog_collections_say_what_a_user_must_know() -> None:
     collections = list_sources()
     assert [c.name for c in collections] == [
         "utkface_aligned",
@@ -37,7 +37,7 @@ def test_all_six_collections_say_what_a_user_must_know() -> None:
 
 
 @pytest.mark.parametrize("archive", [a for c in list_sources() for a in c.archives], ids=lambda archive: archive.file)
-def test_an_archive_can_be_fetched_and_proven_or_says_that_it_cannot_be(archive: Archive) -> None:
+def test_catalog_archives_can_be_proven_or_say_that_they_cannot(archive: Archive) -> None:
     lengths = {"md5": 32, "sha1": 40, "sha256": 64}
     for checksum in archive.checksums:
         assert re.fullmatch(r"[0-9a-f]+", checksum.digest)
@@ -52,19 +52,19 @@ def test_an_archive_can_be_fetched_and_proven_or_says_that_it_cannot_be(archive:
         assert archive.listing or any("checksum" in doubt for doubt in owner.unverified)
 
 
-def test_a_mirror_without_a_checksum_is_no_archive() -> None:
+def test_archive_with_a_mirror_needs_a_checksum() -> None:
     with pytest.raises(ValueError, match="no checksum"):
         Archive(file="a.zip", method="http", address="http://a", mirrors=("http://b",))
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+def test_get_source_suggests_the_nearest_name() -> None:
     with pytest.raises(UserError, match="did you mean 'celeba'"):
         get_source("celebA")
     with pytest.raises(UserError, match="known are utkface_aligned"):
         get_source("imagenet")
 
 
-def test_the_folder_of_an_image_tells_its_label_where_a_collection_has_both() -> None:
+def test_get_label_reads_the_folder() -> None:
     assert get_label(get_source("faces_140k"), "real_vs_fake/real-vs-fake/train/fake/0.jpg") == "fake"
     assert get_label(get_source("faces_140k"), "somewhere/0.jpg") is None
     assert get_label(get_source("lag"), "LAGdataset_200/fake/0.jpg") == "real"
@@ -92,11 +92,11 @@ def test_the_folder_of_an_image_tells_its_label_where_a_collection_has_both() ->
         ("fakes_1m_00", "1m_faces_00/FZV5C5L0AI.jpg", "stylegan:FZV5C5L0AI"),
     ],
 )
-def test_identity_is_read_from_names(source: str, path: str, identity: str | None) -> None:
+def test_choose_identity_reader_reads_names(source: str, path: str, identity: str | None) -> None:
     assert choose_identity_reader(source)(path) == identity
 
 
-def test_celebas_people_are_read_from_the_table_beside_the_images(tmp_path: Path) -> None:
+def test_choose_identity_reader_reads_celebas_table(tmp_path: Path) -> None:
     table = tmp_path / "identity_CelebA.txt"
     table.write_text("000001.jpg 2880\n000002.jpg 2937\n000003.jpg 2880\n", encoding="utf-8")
     for folder in (tmp_path, tmp_path / "img_align_celeba"):
@@ -109,7 +109,7 @@ def test_celebas_people_are_read_from_the_table_beside_the_images(tmp_path: Path
         choose_identity_reader("celeba", tmp_path)
 
 
-def test_the_catalogue_and_the_fetcher_load_nothing_heavy() -> None:
+def test_catalog_and_fetch_load_nothing_heavy() -> None:
     code = (
         "import sys, fakeface.data.download.fetch\n"
         "heavy = 'tensorflow', 'gdown', 'kagglehub', 'requests', 'pooch', 'numpy', 'PIL'\n"
@@ -120,7 +120,7 @@ def test_the_catalogue_and_the_fetcher_load_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize("collection", list_sources(), ids=lambda collection: collection.name)
-def test_the_page_of_the_data_sets_says_what_the_catalogue_says(collection: Collection) -> None:
+def test_data_page_agrees_with_the_catalog(collection: Collection) -> None:
     page = (PROJECT / "docs" / "data.md").read_text(encoding="utf-8")
     for fact in (f"### `{collection.name}`", collection.page, f"{collection.images:,}"):
         assert fact in page

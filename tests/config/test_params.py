@@ -23,7 +23,7 @@ def params_with(folder: Path, old: str, new: str) -> Path:
     return path
 
 
-def test_the_notebooks_settings_are_the_defaults() -> None:
+def test_params_defaults_are_the_notebooks() -> None:
     params = load_params(PROJECT / "params.yaml")
     assert (params.lr, params.image_size, params.validation_batch_size) == (0.001, 128, 32)
     assert params.reduce_lr.model_dump() == {"monitor": "val_loss", "factor": 0.1, "patience": 10, "min_lr": 0.0001}
@@ -78,19 +78,19 @@ def test_the_notebooks_settings_are_the_defaults() -> None:
         ("image_size: 128", "image_size: [128", "not valid YAML"),
     ],
 )
-def test_a_wrong_value_is_named(tmp_path: Path, old: str, new: str, said: str) -> None:
+def test_load_params_names_a_wrong_value(tmp_path: Path, old: str, new: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
         load_params(params_with(tmp_path, old, new))
     assert said in str(caught.value)
     assert "params.yaml" in str(caught.value)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_load_params_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"params\.yaml is missing"):
         load_params(tmp_path / "params.yaml")
 
 
-def test_a_stage_overrides_the_top_level_and_that_the_recipe(tmp_path: Path) -> None:
+def test_get_stage_config_stage_overrides_top_level_overrides_recipe(tmp_path: Path) -> None:
     path = params_with(tmp_path, "stage3: {lr: null, epochs: null", "stage3: {lr: 0.0002, epochs: 7")
     path.write_text(path.read_text().replace("batch_size: null ", "batch_size: 48 ", 1))
     params = load_params(path)
@@ -108,7 +108,7 @@ def test_a_stage_overrides_the_top_level_and_that_the_recipe(tmp_path: Path) -> 
     )
 
 
-def test_an_experiment_sets_a_step_of_one_stage_and_of_no_other(tmp_path: Path) -> None:
+def test_params_step_of_one_stage_changes_no_other(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(TEXT, encoding="utf-8")
     apply_overrides(path, ["recipes.default.augmentation.stage1.jpeg.probability=0.75"])
@@ -117,12 +117,12 @@ def test_an_experiment_sets_a_step_of_one_stage_and_of_no_other(tmp_path: Path) 
     assert chances == {"stage1": 0.75, "stage2": 0.3, "stage3": 0.3}
 
 
-def test_an_experiment_logs_only_the_recipe_it_used() -> None:
+def test_list_experiment_parameters_has_only_the_recipe_used() -> None:
     logged = list_experiment_parameters(load_params(PROJECT / "params.yaml"))
     assert list(logged["recipes"]) == ["default"]
     assert logged["lr"] == 0.001
 
 
-def test_prediction_takes_the_pictures_that_training_takes() -> None:
+def test_limits_of_params_are_those_of_prediction() -> None:
     data = load_params(PROJECT / "params.yaml").data
     assert (data.max_megabytes * 1e6, data.max_megapixels * 1e6) == (MAX_BYTES, MAX_PIXELS)

@@ -266,7 +266,7 @@ class TestStore:
             open_store(tmp_path / "stage1")
 
     @pytest.mark.parametrize("name", ["images.npy", "manifest.csv", "store.json"])
-    def test_a_missing_file_is_named(self, tmp_path: Path, name: str) -> None:
+    def test_open_store_names_a_missing_file(self, tmp_path: Path, name: str) -> None:
         write_store(stored(6), blocks(6), 8, tmp_path / "stage1")
         (tmp_path / "stage1" / name).unlink()
         with pytest.raises(UserError, match=rf"{name} is missing"):

@@ -19,7 +19,7 @@ def scored(name: str, sources: list[str], scores: list[float]) -> ScoredSet:
     return ScoredSet(name, paths, np.array(sources), labels, {stage: np.array(scores) for stage in STAGES})
 
 
-def test_the_faces_of_all_pairs_together_count_each_face_once() -> None:
+def test_compute_evaluation_metrics_pools_each_face_of_pairs_once() -> None:
     heldout = scored("heldout", ["lfw", "lfw", "other", "gan", "gan", "gan"], [0.1, 0.4, 0.9, 0.8, 0.7, 0.3])
     tests = {stage: scored(stage, ["ffhq", "gan"], [0.6, 0.99]) for stage in STAGES}
     evaluation = Evaluation(heldout, tests, dict.fromkeys(STAGES, Calibration()))

@@ -37,7 +37,7 @@ def detail(images: Any) -> float:
 
 
 @pytest.mark.parametrize("name", PERTURBATIONS)
-def test_perturbation_repeats_keeps_the_shape_and_leaves_its_input_alone(name: str) -> None:
+def test_perturbation_is_repeatable_and_leaves_its_input(name: str) -> None:
     images = faces()
     given = images.copy()
     changed = PERTURBATIONS[name](images, 3)
@@ -53,7 +53,7 @@ def test_perturbation_repeats_keeps_the_shape_and_leaves_its_input_alone(name: s
     assert PERTURBATIONS[name](images[:0], 3).shape == (0, 128, 128, 3)
 
 
-def test_no_strength_changes_nothing() -> None:
+def test_perturbation_of_no_strength_changes_nothing() -> None:
     images = faces()
     for same in (
         robustness.blur(images, 0),
@@ -75,7 +75,7 @@ def test_no_strength_changes_nothing() -> None:
         ["crop 0.9", "crop 0.75"],
     ],
 )
-def test_more_strength_changes_more(names: list[str]) -> None:
+def test_perturbation_of_more_strength_changes_more(names: list[str]) -> None:
     images = faces()
     changes = [mean_change(PERTURBATIONS[name](images, 0), images) for name in names]
     assert changes == sorted(changes)
@@ -99,7 +99,7 @@ def test_blur_and_scale_take_detail_and_keep_the_light() -> None:
         assert changed.mean() == pytest.approx(images.mean(), abs=0.5)
 
 
-def test_reduction_is_antialiased() -> None:
+def test_rescale_is_antialiased() -> None:
     stripes = np.zeros((1, 128, 128, 3), np.uint8)
     stripes[:, :, ::2] = 255  # finer than half the size can hold: an even grey, not coarser stripes
     reduced = robustness.rescale(stripes, 0.5)[0, 16:-16, 16:-16]
@@ -137,7 +137,7 @@ def test_jpeg_leaves_its_block_grid() -> None:
     assert steps[7::8].mean() > 1.2 * np.delete(steps, np.s_[7::8]).mean()
 
 
-def test_scores_come_in_order_whatever_the_batch_and_from_a_mapped_file(tmp_path: Path) -> None:
+def test_score_perturbed_keeps_order_whatever_the_batch(tmp_path: Path) -> None:
     images = faces(7)
     np.save(tmp_path / "images.npy", images)
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
@@ -150,7 +150,7 @@ def test_scores_come_in_order_whatever_the_batch_and_from_a_mapped_file(tmp_path
     assert scores == pytest.approx(robustness.grey(images).mean(axis=(1, 2, 3)) / 255)
 
 
-def test_table_shows_what_a_perturbation_costs() -> None:
+def test_list_robustness_cells_shows_what_a_perturbation_costs() -> None:
     # Fakes carry fine stripes and the detector sees nothing else: a blur must blind it, a crop need not.
     images = np.full((12, 128, 128, 3), 100, np.uint8)
     images[6:, :, ::2] = 160
@@ -173,7 +173,7 @@ def test_table_shows_what_a_perturbation_costs() -> None:
     assert table[SHARED_DEGRADATION, MACRO]["change"] <= -0.4
 
 
-def test_macro_is_the_mean_of_the_sets_each_weighing_the_same() -> None:
+def test_list_robustness_cells_macro_is_the_mean_of_the_sets() -> None:
     images = np.zeros((6, 128, 128, 3), np.uint8)
     images[[1, 5]] = 255  # the detector calls white fake: set "missed" has one of its four fakes right
     sets = {
@@ -191,7 +191,7 @@ def test_macro_is_the_mean_of_the_sets_each_weighing_the_same() -> None:
     assert {row["set"]: row["balanced_accuracy"] for row in rows} == {"found": 1, "missed": 0.625, MACRO: 0.8125}
 
 
-def test_table_of_one_class_has_no_invented_numbers() -> None:
+def test_list_robustness_cells_of_one_class_has_no_numbers() -> None:
     rows = list_robustness_cells(
         lambda batch: np.zeros(len(batch)),
         faces(),
@@ -206,7 +206,7 @@ def test_table_of_one_class_has_no_invented_numbers() -> None:
     ]
 
 
-def test_rows_are_drawn_evenly_and_again_the_same() -> None:
+def test_stratified_sample_is_even_and_repeatable() -> None:
     sources = ["lfw"] * 50 + ["hard"] * 20 + ["hard"] * 3
     labels = [0] * 50 + [0] * 20 + [1] * 3
     rows = stratified_sample(sources, labels, at_most=10, seed=1)
@@ -217,6 +217,6 @@ def test_rows_are_drawn_evenly_and_again_the_same() -> None:
     assert set(rows) != set(stratified_sample(sources, labels, at_most=10, seed=2))
 
 
-def test_opencv_is_loaded_only_to_blur() -> None:
+def test_robustness_loads_opencv_only_to_blur() -> None:
     code = "import sys, fakeface.evaluation.robustness; assert not {'cv2', 'tensorflow'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,7 +11,7 @@ quiet_tensorflow()
 
 
 @pytest.mark.parametrize("wanted", [-15.9, -15.8, -0.1, 0.0, 0.1, 4.0, 15.8, 15.9])
-def test_a_network_sure_of_a_fake_is_heard_as_exactly_as_one_sure_of_a_real_face(wanted: float) -> None:
+def test_predict_raw_scores_is_as_exact_near_one_as_near_zero(wanted: float) -> None:
     import tensorflow as tf
 
     images = tf.keras.Input((1, 1, 3))

@@ -60,7 +60,7 @@ class Fed:
 
 
 @pytest.mark.parametrize("reencode", [None, Reencode(quality=40, size=40)])
-def test_training_and_prediction_see_the_same_pixels(tmp_path: Path, reencode: Reencode | None) -> None:
+def test_prediction_sees_the_pixels_of_training(tmp_path: Path, reencode: Reencode | None) -> None:
     for number, source in enumerate(SOURCES):
         (tmp_path / "data" / source).mkdir(parents=True)
         for seed in range(1000 * number, 1000 * number + (90 if source == "machine" else 24)):

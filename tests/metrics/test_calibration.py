@@ -32,14 +32,14 @@ def fitted(labels: Any, scores: Any, **settings: Any) -> Calibration:
     return fit_calibration(["valid"] * len(labels), ["ffhq"] * len(labels), labels, scores, **settings)
 
 
-def test_slope_and_bias_are_found_again() -> None:
+def test_fit_slope_and_bias_finds_known_values_again() -> None:
     labels, scores = drawn_rows(40_000, slope=0.5, bias=0.0)
     slope, bias = fit_slope_and_bias(labels, scores)
     assert slope == pytest.approx(0.5, abs=0.02)
     assert bias == pytest.approx(0, abs=0.03)
 
 
-def test_slope_and_bias_are_scikit_learns() -> None:
+def test_fit_slope_and_bias_equals_scikit_learn() -> None:
     rng = np.random.default_rng(5)
     labels = np.arange(4000) % 2
     logits = rng.normal(size=4000) * 3 + (labels - 0.5) * 2
@@ -49,7 +49,7 @@ def test_slope_and_bias_are_scikit_learns() -> None:
     assert bias == pytest.approx(other.intercept_[0], abs=0.01)
 
 
-def test_calibration_mends_an_overconfident_model_on_other_rows() -> None:
+def test_fit_calibration_corrects_an_overconfident_model_on_other_rows() -> None:
     labels, scores = drawn_rows(4000, slope=0.4, bias=0.0)
     later_labels, later_scores = drawn_rows(4000, slope=0.4, bias=0.0, seed=1)
     calibrated = fitted(labels, scores).apply(later_scores)
@@ -60,7 +60,7 @@ def test_calibration_mends_an_overconfident_model_on_other_rows() -> None:
     assert after["roc_auc"] == pytest.approx(before["roc_auc"])
 
 
-def test_class_counts_do_not_move_the_calibration() -> None:
+def test_fit_calibration_ignores_class_counts() -> None:
     labels, scores = drawn_rows(8000, slope=1.0, bias=0.0)
     rare = (labels == 1) | (np.arange(8000) % 10 == 0)
     balanced, imbalanced = fitted(labels, scores), fitted(labels[rare], scores[rare])
@@ -81,24 +81,24 @@ def best_line(labels: Any, scores: Any) -> float:
 
 
 @pytest.mark.parametrize("shift", [-1.5, 0.0, 2.0])
-def test_threshold_is_where_fake_becomes_likelier_than_real(shift: float) -> None:
+def test_fit_calibration_threshold_is_where_fake_becomes_likelier(shift: float) -> None:
     labels, scores = drawn_rows(20_000, slope=0.6, bias=0.6 * shift)
     assert line_of(fitted(labels, scores)) == pytest.approx(best_line(labels, scores), abs=0.3)
 
 
-def test_threshold_moves_less_from_draw_to_draw_than_the_best_one_of_each() -> None:
+def test_fit_calibration_threshold_moves_less_than_the_best_one_of_each_draw() -> None:
     draws = [drawn_rows(1000, slope=0.6, bias=0.0, seed=seed) for seed in range(40)]
     even = [line_of(fitted(*draw)) for draw in draws]
     assert np.std(even) < 0.6 * np.std([best_line(*draw) for draw in draws])
 
 
-def test_threshold_is_not_fooled_by_a_large_class() -> None:
+def test_fit_calibration_threshold_ignores_a_large_class() -> None:
     labels = np.repeat([0, 1], [50, 950])
     scores = np.concatenate([np.linspace(0, 0.6, 50), np.linspace(0.4, 1, 950)])
     assert 0.42 < sigmoid(line_of(fitted(labels, scores))) < 0.58
 
 
-def test_abstention_band_reaches_the_target_and_no_further() -> None:
+def test_fit_abstention_band_reaches_the_target_and_no_further() -> None:
     labels, scores = drawn_rows(4000, slope=1.0, bias=0.0)
     low, high = fit_abstention_band(labels, scores, 0.5, 0.95)
     assert low < 0.5 < high
@@ -110,21 +110,21 @@ def test_abstention_band_reaches_the_target_and_no_further() -> None:
     assert 0.2 < reached["coverage"] < narrower["coverage"]
 
 
-def test_abstention_band_of_a_perfect_and_of_a_hopeless_model() -> None:
+def test_fit_abstention_band_of_a_perfect_and_of_a_hopeless_model() -> None:
     assert fit_abstention_band([0, 1], [0.2, 0.8], 0.5) == (0.5, 0.5)
     assert fit_abstention_band([0, 1], [0.8, 0.2], 0.5) == (0.0, 1.0)
     assert Calibration(abstention_low=0.0, abstention_high=1.0).is_abstained([0.0, 0.5, 1.0]).all()
     assert not Calibration().is_abstained([0.0, 0.5, 1.0]).any()
 
 
-def test_abstention_band_is_by_hand_the_wrong_answers_nearest_to_the_threshold() -> None:
+def test_fit_abstention_band_equals_one_by_hand() -> None:
     labels, scores = [0, 0, 0, 1, 1, 1], [0.05, 0.2, 0.6, 0.45, 0.8, 0.95]
     low, high = fit_abstention_band(labels, scores, 0.5, 1.0)
     edge = float(sigmoid((logit(0.6) + logit(0.8)) / 2))
     assert (low, high) == pytest.approx((1 - edge, edge))
 
 
-def test_separated_classes_keep_bounded_parameters_and_perfect_answers() -> None:
+def test_fit_calibration_of_separated_classes_stays_bounded() -> None:
     labels, scores = np.repeat([0, 1], 500), np.repeat([0.0, 1.0], 500)
     calibration = fitted(labels, scores)
     assert SLOPE_BOUNDS[0] <= calibration.slope <= SLOPE_BOUNDS[1]
@@ -136,18 +136,18 @@ def test_separated_classes_keep_bounded_parameters_and_perfect_answers() -> None
     assert close.threshold == pytest.approx(0.5)
 
 
-def test_a_model_worse_than_chance_is_not_turned_round() -> None:
+def test_fit_calibration_never_inverts_a_model() -> None:
     labels, scores = np.repeat([0, 1], 50), np.repeat([0.9, 0.1], 50)
     calibration = fitted(labels, scores)
     assert calibration.slope == SLOPE_BOUNDS[0]
     assert (np.diff(calibration.apply([0.1, 0.5, 0.9])) > 0).all()
 
 
-def test_scores_all_alike_are_even_odds() -> None:
+def test_fit_calibration_of_equal_scores_is_even_odds() -> None:
     assert fitted([0, 1, 1], [0.9, 0.9, 0.9]).apply([0.9]) == pytest.approx([0.5], abs=0.1)
 
 
-def test_one_class_leaves_the_scores_as_they_are() -> None:
+def test_fit_calibration_of_one_class_leaves_the_scores() -> None:
     calibration = fitted([1, 1, 1], [0.2, 0.6, 0.9])
     assert (calibration.slope, calibration.bias, calibration.threshold) == (1, 0, 0.5)
     assert (calibration.n_real, calibration.n_fake) == (0, 3)
@@ -156,14 +156,14 @@ def test_one_class_leaves_the_scores_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("part", ["test", "heldout", "train"])
-def test_rows_of_any_other_part_are_refused(part: str) -> None:
+def test_fit_calibration_refuses_other_parts(part: str) -> None:
     with pytest.raises(ValueError, match=part):
         fit_calibration(["valid", "valid", part], ["ffhq"] * 3, [0, 1, 1], [0.1, 0.9, 0.8])
     with pytest.raises(ValueError, match="2 rows"):
         fit_calibration(["valid"] * 2, ["ffhq"] * 3, [0, 1, 1], [0.1, 0.9, 0.8])
 
 
-def test_no_held_out_label_reaches_the_fit() -> None:
+def test_fit_calibration_reads_no_heldout_label() -> None:
     labels, scores = drawn_rows(600, slope=0.6, bias=0.5)
     rng = np.random.default_rng(1)
     parts = rng.choice(["train", "valid", "test", "heldout"], 600)
@@ -180,7 +180,7 @@ def test_no_held_out_label_reaches_the_fit() -> None:
     assert fit_from_table(flipped) != expected
 
 
-def test_calibration_survives_json_with_other_keys_beside_it() -> None:
+def test_calibration_json_round_trip_ignores_other_keys() -> None:
     labels, scores = drawn_rows(200, slope=0.7, bias=0.2)
     sources = ["utkface" if label == 0 else "stylegan" for label in labels]
     calibration = fit_calibration(["valid"] * 200, sources, labels, scores)
@@ -203,12 +203,12 @@ def test_calibration_survives_json_with_other_keys_beside_it() -> None:
         ({"abstention_low": 0.7}, "out of range"),
     ],
 )
-def test_a_stored_calibration_that_is_broken_is_named(change: dict[str, Any], message: str) -> None:
+def test_calibration_from_json_names_a_broken_value(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Calibration.from_json(Calibration().to_json() | change)
 
 
-def test_a_stored_calibration_that_is_missing_a_value_is_named() -> None:
+def test_calibration_from_json_names_a_missing_value() -> None:
     stored = Calibration().to_json()
     del stored["threshold"]
     with pytest.raises(UserError, match=r"threshold.*train the stage again"):

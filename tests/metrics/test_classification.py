@@ -59,7 +59,7 @@ def numbers_in(nested: Any) -> Iterator[float]:
         yield nested
 
 
-def test_metrics_equal_what_a_hand_computes() -> None:
+def test_compute_binary_metrics_equals_metrics_by_hand() -> None:
     metrics = compute_binary_metrics(LABELS, SCORES, 0.5)
     assert metrics["accuracy"] == pytest.approx(4 / 6)
     assert metrics["real_accuracy"] == pytest.approx(2 / 3)
@@ -79,7 +79,7 @@ def test_metrics_equal_what_a_hand_computes() -> None:
 
 
 @pytest.mark.parametrize("digits", [None, 2, 1])
-def test_metrics_equal_scikit_learn(digits: int | None) -> None:
+def test_compute_binary_metrics_equals_scikit_learn(digits: int | None) -> None:
     labels, scores = a_scored_set(500, digits=digits)
     metrics = compute_binary_metrics(labels, scores, 0.4)
     answers = (scores >= 0.4).astype(int)
@@ -92,7 +92,7 @@ def test_metrics_equal_scikit_learn(digits: int | None) -> None:
     assert metrics["average_precision"] == pytest.approx(reference.average_precision_score(labels, scores))
 
 
-def test_true_positive_rate_is_the_best_one_within_the_allowed_false_alarms() -> None:
+def test_compute_binary_metrics_tpr_is_the_best_within_the_fpr() -> None:
     labels = [0] * 100 + [1] * 4
     scores = [0.9, 0.8, *[0.1] * 98, 0.95, 0.85, 0.75, 0.05]
     metrics = compute_binary_metrics(labels, scores, 0.5)
@@ -100,11 +100,11 @@ def test_true_positive_rate_is_the_best_one_within_the_allowed_false_alarms() ->
     assert metrics["tpr_at_5_fpr"] == pytest.approx(3 / 4)
 
 
-def test_a_score_at_the_threshold_is_called_fake() -> None:
+def test_compute_binary_metrics_calls_a_score_at_the_threshold_fake() -> None:
     assert compute_binary_metrics([1, 0], [0.5, 0.5], 0.5)["fake_accuracy"] == 1
 
 
-def test_calibration_error_weighs_the_gap_of_each_bin_by_its_rows() -> None:
+def test_compute_calibration_error_weighs_each_bin_by_its_rows() -> None:
     labels, scores = [0, 1, 1, 1], [0.95, 0.97, 0.98, 0.30]
     expected = (3 * abs((0.95 + 0.97 + 0.98) / 3 - 2 / 3) + 1 * abs(0.30 - 1)) / 4
     assert compute_calibration_error(labels, scores) == pytest.approx(expected)
@@ -114,7 +114,7 @@ def test_calibration_error_weighs_the_gap_of_each_bin_by_its_rows() -> None:
 
 
 @pytest.mark.parametrize(("label", "present", "absent"), [(0, "real", "fake"), (1, "fake", "real")])
-def test_one_class_gives_what_is_defined_and_nothing_else(label: int, present: str, absent: str) -> None:
+def test_compute_binary_metrics_of_one_class_has_only_what_is_defined(label: int, present: str, absent: str) -> None:
     report = report_evaluation(["lfw"] * 3, [label] * 3, [0.0, 0.6, 1.0], 0.5)
     metrics = report["generalization"]
     assert metrics[f"{present}_accuracy"] == metrics["accuracy"]
@@ -127,7 +127,7 @@ def test_one_class_gives_what_is_defined_and_nothing_else(label: int, present: s
     json.dumps(report, allow_nan=False)
 
 
-def test_a_constant_answer_earns_nothing_where_it_counts() -> None:
+def test_compute_binary_metrics_of_a_constant_answer_is_chance() -> None:
     sources = ["ffhq"] * 20 + ["stylegan"] * 70 + ["stylegan2"] * 10
     labels = [0] * 20 + [1] * 80
     summaries = average_over_sources(sources, labels, [0.9] * 100, 0.5)
@@ -136,7 +136,7 @@ def test_a_constant_answer_earns_nothing_where_it_counts() -> None:
     assert summaries["macro"]["roc_auc"] == pytest.approx(0.5)
 
 
-def test_macro_gives_a_small_source_the_voice_of_a_large_one() -> None:
+def test_source_balanced_weights_give_sources_equal_weight() -> None:
     sources = ["ffhq"] * 4 + ["stylegan"] * 90 + ["stylegan2"] * 10
     labels = [0] * 4 + [1] * 100
     scores = [0.1, 0.2, 0.3, 0.6] + [0.9] * 90 + [0.2] * 10
@@ -149,12 +149,12 @@ def test_macro_gives_a_small_source_the_voice_of_a_large_one() -> None:
     assert (macro["n_real"], macro["n_fake"]) == (4, 100)
 
 
-def test_macro_keeps_the_classes_of_a_mixed_source_apart() -> None:
+def test_source_balanced_weights_keep_classes_of_a_mixed_source_apart() -> None:
     weights = source_balanced_weights([0, 1, 1, 1, 0], ["hard", "hard", "hard", "stylegan", "lfw"])
     np.testing.assert_allclose(weights, [1 / 4, 1 / 8, 1 / 8, 1 / 4, 1 / 4])
 
 
-def test_sources_are_rows_with_their_own_accuracy_and_scores() -> None:
+def test_evaluate_sources_gives_accuracy_and_scores_of_each() -> None:
     rows = evaluate_sources(["lfw", "lfw", "stylegan", "hard", "hard"], [0, 0, 1, 0, 1], [0.2, 0.6, 0.9, 0.1, 0.4], 0.5)
     assert list(rows) == ["hard", "lfw", "stylegan"]
     assert rows["lfw"]["accuracy"] == 0.5
@@ -164,7 +164,7 @@ def test_sources_are_rows_with_their_own_accuracy_and_scores() -> None:
     assert [row["n"] for row in rows.values()] == [2, 2, 1]
 
 
-def test_wilson_interval_stays_open_where_all_answers_are_right() -> None:
+def test_compute_wilson_interval_stays_open_at_one() -> None:
     interval = compute_wilson_interval(10, 10)
     assert interval["low"] == pytest.approx(0.7225, abs=1e-4)  # 1 / (1 + 1.96² / 10)
     assert interval["high"] == pytest.approx(1)
@@ -173,7 +173,7 @@ def test_wilson_interval_stays_open_where_all_answers_are_right() -> None:
 
 @pytest.mark.parametrize("digits", [None, 1])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_resampled_metrics_equal_the_plain_ones(digits: int | None, weighted: bool) -> None:
+def test_compute_weighted_metrics_equals_compute_binary_metrics(digits: int | None, weighted: bool) -> None:
     labels, scores = a_scored_set(300, seed=3, digits=digits)
     order = np.argsort(-scores, kind="stable")
     labels, scores = labels[order], scores[order]
@@ -185,7 +185,7 @@ def test_resampled_metrics_equal_the_plain_ones(digits: int | None, weighted: bo
         assert values == pytest.approx([plain[name]] * 2), name
 
 
-def test_intervals_are_as_wide_as_statistics_says() -> None:
+def test_bootstrap_intervals_are_as_wide_as_statistics_says() -> None:
     rng = np.random.default_rng(5)
     labels = np.repeat([0, 1], 400)
     scores = np.where(rng.random(800) < 0.9, labels * 0.8 + 0.1, 0.9 - labels * 0.8)
@@ -196,7 +196,7 @@ def test_intervals_are_as_wide_as_statistics_says() -> None:
     assert interval["high"] == pytest.approx(share + half, abs=0.006)
 
 
-def test_intervals_hold_the_estimate_and_repeat_by_seed() -> None:
+def test_bootstrap_intervals_hold_the_estimate_and_repeat_by_seed() -> None:
     labels, scores = a_scored_set(400, seed=2)
     sources = [f"source {i % 3}" for i in range(400)]
     estimate = compute_binary_metrics(labels, scores, 0.5)
@@ -208,7 +208,7 @@ def test_intervals_hold_the_estimate_and_repeat_by_seed() -> None:
     assert intervals != bootstrap_intervals(labels, scores, 0.5, sources=sources, seed=5)
 
 
-def test_resampling_stays_inside_each_source() -> None:
+def test_bootstrap_intervals_resample_inside_each_source() -> None:
     # Two sources, one always right and one always wrong: redrawing across them would move the accuracy.
     labels, scores, sources = [1] * 40, [0.9] * 30 + [0.1] * 10, ["stylegan"] * 30 + ["stylegan2"] * 10
     inside = bootstrap_intervals(labels, scores, 0.5, sources=sources)["accuracy"]
@@ -217,14 +217,14 @@ def test_resampling_stays_inside_each_source() -> None:
     assert across["low"] < 0.75 < across["high"]
 
 
-def test_many_scores_take_the_same_path_as_few() -> None:
+def test_bootstrap_intervals_in_chunks_equal_those_at_once() -> None:
     labels, scores = a_scored_set(20_000, seed=6)
     interval = bootstrap_intervals(labels, scores, 0.5, resamples=60)["roc_auc"]
     assert interval["low"] < reference.roc_auc_score(labels, scores) < interval["high"]
     assert interval["high"] - interval["low"] < 0.02
 
 
-def test_report_is_json_with_every_promised_key() -> None:
+def test_report_evaluation_is_json_with_every_key() -> None:
     labels, scores = a_scored_set(120, seed=7)
     sources = np.where(labels == 0, "lfw", np.where(np.arange(120) % 2, "stylegan", "stylegan2"))
     report = report_evaluation(list(sources), labels, scores, 0.45, seed=1)
@@ -243,7 +243,7 @@ def test_report_is_json_with_every_promised_key() -> None:
     assert report == report_evaluation(list(sources), labels, scores, 0.45, seed=1)
 
 
-def test_coverage_reports_what_an_abstention_band_leaves() -> None:
+def test_compute_coverage_reports_what_a_band_leaves() -> None:
     row = compute_coverage([0, 0, 1, 1, 1], [0.1, 0.45, 0.55, 0.9, 0.2], 0.5, 0.4, 0.6)
     assert row["coverage"] == pytest.approx(3 / 5)
     assert row["accuracy"] == pytest.approx(2 / 3)
@@ -258,7 +258,7 @@ def test_coverage_reports_what_an_abstention_band_leaves() -> None:
     }
 
 
-def test_thinned_roc_keeps_the_curve() -> None:
+def test_list_roc_points_thinned_keeps_the_curve() -> None:
     labels, scores = a_scored_set(5000, seed=8)
     points = list_roc_points(labels, scores, max_points=100)
     assert 50 < len(points) <= 100
@@ -272,14 +272,14 @@ def test_thinned_roc_keeps_the_curve() -> None:
     assert called_fake[labels == 0].mean() == pytest.approx(chosen["fpr"])
 
 
-def test_confusion_rows_count_as_the_confusion_matrix() -> None:
+def test_list_confusion_cells_counts_as_the_confusion_matrix() -> None:
     rows = list_confusion_cells(LABELS, SCORES, 0.5)
     assert rows.count({"actual": "real", "predicted": "fake"}) == 1
     assert rows.count({"actual": "fake", "predicted": "fake"}) == 2
     assert len(rows) == 6
 
 
-def test_scores_of_a_diverged_model_are_refused_in_one_sentence() -> None:
+def test_validate_labels_and_scores_refuses_scores_that_are_not_finite() -> None:
     with pytest.raises(UserError, match=r"2 of 3 scores are not finite.*lower lr"):
         compute_binary_metrics([0, 1, 1], [0.5, float("nan"), float("inf")], 0.5)
     with pytest.raises(UserError, match="no score"):
@@ -289,14 +289,14 @@ def test_scores_of_a_diverged_model_are_refused_in_one_sentence() -> None:
 @pytest.mark.parametrize(
     ("labels", "scores"), [([0, 1], [0.5]), ([0, 2], [0.5, 0.5]), ([0, 1], [0.5, 1.5]), ([[0]], [[0.5]])]
 )
-def test_rows_that_are_no_scores_are_a_programming_error(labels: Any, scores: Any) -> None:
+def test_validate_labels_and_scores_raises_for_wrong_shapes_and_values(labels: Any, scores: Any) -> None:
     with pytest.raises(ValueError, match=r"labels|scores"):
         compute_binary_metrics(labels, scores, 0.5)
     with pytest.raises(ValueError, match="sources"):
         source_balanced_weights([0, 1], ["lfw"])
 
 
-def test_evaluation_needs_no_tensorflow() -> None:
+def test_metrics_import_no_tensorflow() -> None:
     imported = "fakeface.metrics.classification, fakeface.metrics.calibration"
     code = f"import sys, {imported}; assert not {{'tensorflow', 'sklearn'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -21,11 +21,11 @@ from fakeface.system.errors import UserError
         ((10, 0), "mixed_bfloat16"),  # Blackwell
     ],
 )
-def test_a_gpus_kind_decides_its_precision(compute_capability: tuple[int, int], policy: str) -> None:
+def test_choose_gpu_precision_by_compute_capability(compute_capability: tuple[int, int], policy: str) -> None:
     assert choose_gpu_precision(compute_capability) == policy
 
 
-def test_a_gpu_that_is_asked_for_and_not_there_is_told() -> None:
+def test_prepare_tensorflow_refuses_a_missing_gpu() -> None:
     import tensorflow as tf
 
     if tf.config.list_physical_devices("GPU"):

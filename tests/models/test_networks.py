@@ -43,7 +43,7 @@ METADATA = CheckpointMetadata(
 )
 
 
-def test_the_seed_network_is_the_notebooks() -> None:
+def test_build_network_seed_is_the_notebooks() -> None:
     params = load_params(PROJECT / "params.yaml")
     recipe = params.recipes["seed"]
     model = build_network(recipe.network, recipe.channels, params.image_size, recipe.batch_norm_momentum)
@@ -53,13 +53,13 @@ def test_the_seed_network_is_the_notebooks() -> None:
 
 
 @pytest.mark.parametrize("name", ["seed", "residual"])
-def test_a_network_gives_two_probabilities(name: str) -> None:
+def test_build_network_gives_two_probabilities(name: str) -> None:
     scores = build_network(name, CHANNELS, 32, 0.9).predict_on_batch(IMAGES)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-6)
 
 
-def test_the_residual_network_sees_relations_of_neighbours_only() -> None:
+def test_build_network_residual_sees_differences_of_neighbours_only() -> None:
     model = build_network("residual", CHANNELS, 32, 0.9)
     np.testing.assert_allclose(
         model.predict_on_batch(IMAGES * 0.5 + 60), model.predict_on_batch(IMAGES * 0.5 + 90), atol=1e-4
@@ -78,7 +78,7 @@ def test_cell_differences_are_the_image_minus_its_doubled_half() -> None:
     np.testing.assert_allclose(cells[..., 6:9], expected[:, 1::2, 1::2], atol=1e-5)
 
 
-def test_both_views_are_scored_by_the_mean_of_their_logits() -> None:
+def test_with_flip_tta_averages_the_logits_of_both_views() -> None:
     model = build_network("residual", CHANNELS, 32, 0.9)
     both = with_flip_tta(model)
     mirrored = IMAGES[:, :, ::-1]
@@ -90,7 +90,7 @@ def test_both_views_are_scored_by_the_mean_of_their_logits() -> None:
     assert not np.allclose(as_it_is, other, atol=1e-3)
 
 
-def test_what_mlflow_serves_averages_both_views_too() -> None:
+def test_pyfunc_model_averages_both_views_too() -> None:
     from fakeface.tracking.pyfunc_model import _with_flip_tta
 
     model = build_network("residual", CHANNELS, 32, 0.9)
@@ -98,7 +98,7 @@ def test_what_mlflow_serves_averages_both_views_too() -> None:
     np.testing.assert_allclose(served, with_flip_tta(model).predict_on_batch(IMAGES), atol=1e-6)
 
 
-def test_a_detector_scores_over_the_views_that_its_checkpoint_names(tmp_path: Path) -> None:
+def test_model_cache_scores_over_the_views_of_the_checkpoint(tmp_path: Path) -> None:
     model = build_network("residual", CHANNELS, 32, 0.9)
     save_checkpoint(model, replace(METADATA, flip_tta=True), tmp_path / "stage3.h5")
     detector, _ = ModelCache().load(tmp_path / "stage3.h5")
@@ -109,7 +109,7 @@ def test_a_detector_scores_over_the_views_that_its_checkpoint_names(tmp_path: Pa
     np.testing.assert_array_equal(trainable.predict_on_batch(IMAGES), model.predict_on_batch(IMAGES))
 
 
-def test_a_checkpoint_carries_weights_and_facts(tmp_path: Path) -> None:
+def test_save_checkpoint_keeps_weights_and_metadata(tmp_path: Path) -> None:
     model = build_network("residual", CHANNELS, 32, 0.9)
     scores = model.predict_on_batch(IMAGES)
     save_checkpoint(model, METADATA, tmp_path / "models/stage2.h5")
@@ -118,7 +118,7 @@ def test_a_checkpoint_carries_weights_and_facts(tmp_path: Path) -> None:
     np.testing.assert_array_equal(loaded.predict_on_batch(IMAGES), scores)
 
 
-def test_equal_weights_make_equal_bytes(tmp_path: Path) -> None:
+def test_save_checkpoint_of_equal_weights_has_equal_bytes(tmp_path: Path) -> None:
     model = build_network("residual", CHANNELS, 32, 0.9)
     save_checkpoint(model, METADATA, tmp_path / "a.h5")
     loaded, _ = load_checkpoint(tmp_path / "a.h5")
@@ -126,7 +126,7 @@ def test_equal_weights_make_equal_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
-def test_a_checkpoint_trained_in_mixed_precision_loads_in_float32(tmp_path: Path) -> None:
+def test_load_checkpoint_of_mixed_precision_in_float32(tmp_path: Path) -> None:
     import tensorflow as tf
 
     tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
@@ -152,7 +152,7 @@ def test_read_metadata_names_the_version_of_an_older_checkpoint(tmp_path: Path) 
         read_metadata(path)
 
 
-def test_a_bad_checkpoint_is_named(tmp_path: Path) -> None:
+def test_read_metadata_names_a_bad_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"stage1\.h5 is missing"):
         read_metadata(tmp_path / "stage1.h5")
     (tmp_path / "text.h5").write_text("no weights")
@@ -164,7 +164,7 @@ def test_a_bad_checkpoint_is_named(tmp_path: Path) -> None:
         read_metadata(tmp_path / "foreign.h5")
 
 
-def test_a_checkpoint_with_a_flipped_bit_is_refused_wherever_it_is(tmp_path: Path) -> None:
+def test_load_checkpoint_refuses_a_flipped_bit_anywhere(tmp_path: Path) -> None:
     model, path = build_network("residual", CHANNELS, 32, 0.9), tmp_path / "stage1.h5"
     save_checkpoint(model, METADATA, path)
     content = path.read_bytes()
@@ -178,7 +178,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_refused_wherever_it_is(tmp_path: Pat
     assert load_checkpoint(path)[1] == METADATA
 
 
-def test_a_checkpoint_of_another_network_is_named(tmp_path: Path) -> None:
+def test_load_checkpoint_names_another_network(tmp_path: Path) -> None:
     save_checkpoint(
         build_network("residual", CHANNELS, 32, 0.9), replace(METADATA, network="seed"), tmp_path / "stage2.h5"
     )

@@ -69,7 +69,7 @@ CONTENT = {"a.jpg": b"first", "deep/er/b.jpg": b"second", "deep/é ü.jpg": b"th
 
 
 @pytest.mark.parametrize("mode", ["zip", "w", "w:gz", "w:bz2", "w:xz"])
-def test_every_kind_unpacks_by_content_whatever_its_name(tmp_path: Path, mode: str) -> None:
+def test_unpack_tells_kinds_by_content(tmp_path: Path, mode: str) -> None:
     path = tmp_path / "download"
     archive = make_zip(path, CONTENT) if mode == "zip" else make_tar(path, *CONTENT.items(), mode=mode)
     seen: list[int] = []
@@ -85,7 +85,7 @@ def test_every_kind_unpacks_by_content_whatever_its_name(tmp_path: Path, mode: s
     check_readable(archive)
 
 
-def test_folders_of_their_own_and_dots_in_names_are_harmless(tmp_path: Path) -> None:
+def test_unpack_takes_folder_entries_and_dots(tmp_path: Path) -> None:
     archive = make_tar(
         tmp_path / "x.tar", tar_member("./", tarfile.DIRTYPE), tar_member("./f", tarfile.DIRTYPE), ("./f/a", b"1")
     )
@@ -97,7 +97,7 @@ def test_folders_of_their_own_and_dots_in_names_are_harmless(tmp_path: Path) -> 
     "name", ["../x.jpg", "a/../../x.jpg", "/abs/x.jpg", "..\\x.jpg", "C:\\x.jpg", "C:x.jpg", "\\x.jpg"]
 )
 @pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_a_member_outside_the_folder_refuses_the_archive(tmp_path: Path, kind: str, name: str) -> None:
+def test_unpack_refuses_a_member_outside_the_folder(tmp_path: Path, kind: str, name: str) -> None:
     members = {"good.jpg": b"good", name: b"evil"}
     path = tmp_path / "evil"
     refused(
@@ -106,7 +106,7 @@ def test_a_member_outside_the_folder_refuses_the_archive(tmp_path: Path, kind: s
 
 
 @pytest.mark.parametrize("name", ["../out/", "/abs/"])
-def test_a_folder_outside_the_folder_refuses_the_archive(tmp_path: Path, name: str) -> None:
+def test_unpack_refuses_a_folder_outside_the_folder(tmp_path: Path, name: str) -> None:
     refused(make_zip(tmp_path / "evil.zip", {name: b""}), "holds")
     refused(make_tar(tmp_path / "evil.tar", tar_member(name, tarfile.DIRTYPE)), "holds")
 
@@ -123,7 +123,7 @@ def test_a_folder_outside_the_folder_refuses_the_archive(tmp_path: Path, name: s
     ],
     ids=["symlink out", "symlink in", "hard link", "character device", "block device", "pipe"],
 )
-def test_links_and_devices_in_a_tar_refuse_it(tmp_path: Path, member: tarfile.TarInfo) -> None:
+def test_unpack_refuses_links_and_devices_in_a_tar(tmp_path: Path, member: tarfile.TarInfo) -> None:
     refused(
         make_tar(tmp_path / "evil.tar.gz", ("good.jpg", b"good"), member, ("link/x.jpg", b"through")),
         "a link or device",
@@ -131,7 +131,7 @@ def test_links_and_devices_in_a_tar_refuse_it(tmp_path: Path, member: tarfile.Ta
 
 
 @pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO])
-def test_links_and_devices_in_a_zip_refuse_it(tmp_path: Path, mode: int) -> None:
+def test_unpack_refuses_links_and_devices_in_a_zip(tmp_path: Path, mode: int) -> None:
     info = zipfile.ZipInfo("link")
     info.create_system, info.external_attr = 3, (mode | 0o777) << 16
     path = tmp_path / "evil.zip"
@@ -140,7 +140,7 @@ def test_links_and_devices_in_a_zip_refuse_it(tmp_path: Path, mode: int) -> None
     refused(path, "a link or device")
 
 
-def test_names_with_newlines_and_foreign_bytes_are_kept_readable_and_told(tmp_path: Path) -> None:
+def test_unpack_keeps_odd_names_readable(tmp_path: Path) -> None:
     raw = tarfile.TarInfo("caf\udce9\nx.jpg")
     raw.size = 3
     path = tmp_path / "odd.tar"
@@ -152,7 +152,7 @@ def test_names_with_newlines_and_foreign_bytes_are_kept_readable_and_told(tmp_pa
         assert result.renamed == {"caf%E9%0Ax.jpg": "caf%E9%0Ax.jpg"}
 
 
-def test_windows_separators_become_folders_and_macos_junk_is_counted(tmp_path: Path) -> None:
+def test_unpack_takes_windows_separators_and_counts_macos_junk(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "x.zip", {"a\\b.jpg": b"1", "__MACOSX/._b.jpg": b"junk", "a/._c.jpg": b"junk"})
     result = unpack(archive, tmp_path / "set")
     assert files_under(tmp_path / "set") == {"a/b.jpg": b"1"}
@@ -161,7 +161,7 @@ def test_windows_separators_become_folders_and_macos_junk_is_counted(tmp_path: P
     assert result.renamed == {"a\\b.jpg": "a/b.jpg"}
 
 
-def test_one_name_twice_and_a_file_that_is_a_folder_refuse_the_archive(tmp_path: Path) -> None:
+def test_unpack_refuses_one_name_twice(tmp_path: Path) -> None:
     refused(make_tar(tmp_path / "twice.tar", ("a.jpg", b"1"), ("./a.jpg", b"2")), "twice")
     refused(make_tar(tmp_path / "both.tar", ("a", b"1"), ("a/b.jpg", b"2")), "twice or as a file and a folder")
     refused(make_tar(tmp_path / "record.tar", (".unpacked.json", b"{}")), "kept for the record")
@@ -192,7 +192,7 @@ def zip_of_one(path: Path, packed: bytes, declared: int) -> Path:
     return path
 
 
-def test_a_ten_gib_zip_bomb_is_refused_by_the_default_limits(tmp_path: Path) -> None:
+def test_unpack_refuses_a_ten_gib_zip_bomb(tmp_path: Path) -> None:
     packed, size = ten_gib_of_zeros()
     bomb = zip_of_one(tmp_path / "bomb.zip", packed, size)
     assert bomb.stat().st_size < 11 << 20
@@ -209,12 +209,12 @@ def test_a_ten_gib_zip_bomb_is_refused_by_the_default_limits(tmp_path: Path) -> 
     assert written == []
 
 
-def test_a_zip_bomb_that_lies_about_its_size_is_refused_too(tmp_path: Path) -> None:
+def test_unpack_refuses_a_zip_bomb_that_lies_about_its_size(tmp_path: Path) -> None:
     packed, _ = ten_gib_of_zeros()
     refused(zip_of_one(tmp_path / "bomb.zip", packed, 1000), "damaged")
 
 
-def test_a_ten_gib_tar_bomb_is_refused_by_the_default_limits(tmp_path: Path) -> None:
+def test_unpack_refuses_a_ten_gib_tar_bomb(tmp_path: Path) -> None:
     packed, size = ten_gib_of_zeros()
     header = tarfile.TarInfo("x.jpg")
     header.size = size
@@ -226,7 +226,7 @@ def test_a_ten_gib_tar_bomb_is_refused_by_the_default_limits(tmp_path: Path) -> 
     refused(bomb, "over 100 times its size", ExtractionLimits(file_bytes=20 * GIB))
 
 
-def test_many_small_members_are_summed_while_they_stream(tmp_path: Path) -> None:
+def test_unpack_sums_small_members_while_they_stream(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "many.zip", {f"{i}.jpg": bytes(1 << 20) for i in range(8)})
     refused(archive, "over 50 times", ExtractionLimits(ratio=50, ratio_from=2 << 20))
     refused(archive, "more than 3,000,000 bytes", ExtractionLimits(total_bytes=3_000_000))
@@ -234,7 +234,7 @@ def test_many_small_members_are_summed_while_they_stream(tmp_path: Path) -> None
     unpack(archive, tmp_path / "set")
 
 
-def test_a_giant_tar_header_is_refused_before_it_fills_the_memory(tmp_path: Path) -> None:
+def test_unpack_refuses_a_giant_tar_header(tmp_path: Path) -> None:
     header = tarfile.TarInfo("pax")
     header.type, header.size = tarfile.XHDTYPE, 40 << 20
     bomb = tmp_path / "header.tar.gz"
@@ -242,7 +242,7 @@ def test_a_giant_tar_header_is_refused_before_it_fills_the_memory(tmp_path: Path
     refused(bomb, "a header of more than 16 MiB")
 
 
-def test_a_sparse_file_counts_by_what_it_unpacks_to(tmp_path: Path) -> None:
+def test_unpack_counts_a_sparse_file_by_its_size(tmp_path: Path) -> None:
     info = tarfile.TarInfo("sparse.jpg")
     info.type = tarfile.GNUTYPE_SPARSE
     block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
@@ -258,7 +258,7 @@ def test_a_sparse_file_counts_by_what_it_unpacks_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zip", "w:gz", "w:xz"])
-def test_a_cut_off_archive_is_refused(tmp_path: Path, kind: str) -> None:
+def test_unpack_refuses_a_cut_archive(tmp_path: Path, kind: str) -> None:
     members = {f"{i}.jpg": os.urandom(5000) for i in range(5)}
     path = tmp_path / "cut"
     whole = make_zip(path, members) if kind == "zip" else make_tar(path, *members.items(), mode=kind)
@@ -268,7 +268,7 @@ def test_a_cut_off_archive_is_refused(tmp_path: Path, kind: str) -> None:
         check_readable(path)
 
 
-def test_a_changed_byte_in_a_zip_is_noticed(tmp_path: Path) -> None:
+def test_unpack_notices_a_changed_byte_in_a_zip(tmp_path: Path) -> None:
     path = make_zip(tmp_path / "x.zip", {"a.jpg": os.urandom(5000)})
     content = bytearray(path.read_bytes())
     content[2500] ^= 1
@@ -276,7 +276,7 @@ def test_a_changed_byte_in_a_zip_is_noticed(tmp_path: Path) -> None:
     refused(path, "damaged")
 
 
-def test_a_web_page_and_a_locked_zip_are_refused(tmp_path: Path) -> None:
+def test_unpack_refuses_a_web_page_and_an_encrypted_zip(tmp_path: Path) -> None:
     page = tmp_path / "page.zip"
     page.write_text("<html>Please log in</html>")
     assert detect_archive_kind(page) is None
@@ -289,7 +289,7 @@ def test_a_web_page_and_a_locked_zip_are_refused(tmp_path: Path) -> None:
     refused(locked, "encrypted")
 
 
-def test_a_killed_unpack_is_not_taken_for_whole_and_the_next_one_is(tmp_path: Path) -> None:
+def test_unpack_after_a_kill_starts_anew(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "x.zip", {f"{i}.jpg": b"12345" for i in range(10)})
     child = os.fork()
     if child == 0:
@@ -308,7 +308,7 @@ def test_a_killed_unpack_is_not_taken_for_whole_and_the_next_one_is(tmp_path: Pa
     assert not (tmp_path / ".set.unpacking").exists()
 
 
-def test_an_existing_folder_is_never_written_over(tmp_path: Path) -> None:
+def test_unpack_never_writes_over_a_folder(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     with pytest.raises(UserError, match="exists already"):
         unpack(make_zip(tmp_path / "x.zip", {"a": b"1"}), tmp_path / "set")

@@ -28,7 +28,7 @@ def a_folder_with_its_manifest(folder: Path, count: int = 6) -> list[dict[str, A
     return rows
 
 
-def test_every_file_missing_changed_or_added_is_named(tmp_path: Path) -> None:
+def test_verify_folder_names_missing_changed_and_added_files(tmp_path: Path) -> None:
     rows = a_folder_with_its_manifest(tmp_path)
     clean = verify_folder(tmp_path, rows)
     assert clean == VerifyReport(6, (), (), ())
@@ -47,7 +47,7 @@ def test_every_file_missing_changed_or_added_is_named(tmp_path: Path) -> None:
     assert not report.clean
 
 
-def test_rows_without_a_size_and_more_rows_than_a_batch(tmp_path: Path) -> None:
+def test_verify_folder_of_rows_without_a_size(tmp_path: Path) -> None:
     rows = a_folder_with_its_manifest(tmp_path, 3)
     for row in rows:
         del row["bytes"]
@@ -58,6 +58,6 @@ def test_rows_without_a_size_and_more_rows_than_a_batch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside.jpg", "/etc/passwd", "a/../../b.jpg", ""])
-def test_a_manifest_that_names_a_file_outside_is_refused(tmp_path: Path, name: str) -> None:
+def test_verify_folder_refuses_a_path_outside(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="not inside it"):
         verify_folder(tmp_path, [{"path": name, "sha256": "0" * 64}])

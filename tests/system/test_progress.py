@@ -5,7 +5,7 @@ import pytest
 from fakeface.system.progress import show_bytes_progress, show_progress
 
 
-def test_a_long_step_writes_ten_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_progress_writes_ten_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with show_progress("decoding", 1000) as advance:
         for _ in range(1000):
             advance(1)
@@ -17,20 +17,20 @@ def test_a_long_step_writes_ten_lines_where_there_is_no_terminal(capsys: pytest.
     assert lines[-1] == "decoding: 1,000 of 1,000 (100 %)"
 
 
-def test_few_pieces_write_no_line_twice(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_progress_of_few_pieces_writes_no_line_twice(capsys: pytest.CaptureFixture[str]) -> None:
     with show_progress("decoding", 3) as advance:
         for _ in range(3):
             advance(1)
     assert [line[-6:] for line in capsys.readouterr().err.splitlines()] == ["(33 %)", "(66 %)", "100 %)"]
 
 
-def test_nothing_to_do_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_progress_of_nothing_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with show_progress("decoding", 0) as advance:
         advance(0)
     assert capsys.readouterr().err == ""
 
 
-def test_a_file_on_its_way_gets_a_line_each_gigabyte(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_bytes_progress_writes_a_line_each_gigabyte(capsys: pytest.CaptureFixture[str]) -> None:
     with show_bytes_progress() as show:
         for done in (5, 999_999_999, 1_000_000_000, 1_500_000_000, 2_100_000_000):
             show("faces.tar", done, 2_500_000_000)
